@@ -1,0 +1,1 @@
+"""Boxes, tile plans and mirroring: integers and numpy only, no pixels needed to test it."""
