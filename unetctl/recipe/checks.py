@@ -1,0 +1,295 @@
+"""What must hold between the settings of a recipe.
+
+Each check reads what it needs. In a recipe with mistakes the wrong settings are absent, and a check that
+meets a gap has nothing to say: one mistake is told once.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from unetctl.networks.spec import UNetSpec
+from unetctl.recipe.problems import Problem
+from unetctl.recipe.split_entries import SPLIT_CHECKS
+from unetctl.recipe.words import toml_value
+
+if TYPE_CHECKING:
+    from unetctl.recipe.schema import Recipe
+
+Check = Callable[["Recipe"], Iterator[Problem]]
+
+
+def cross_problems(recipe: "Recipe", incomplete: bool = False) -> list[Problem]:
+    """All problems between settings.
+
+    Args:
+        recipe: the recipe to look at.
+        incomplete: settings with mistakes of their own were taken out; skip the checks that need them.
+    """
+    problems: list[Problem] = []
+    for check in CHECKS:
+        try:
+            problems.extend(check(recipe))
+        except AttributeError:
+            if not incomplete:
+                raise
+    return problems
+
+
+def _input(r: "Recipe") -> Iterator[Problem]:
+    n = r.input.context_slices
+    if n % 2 == 0:
+        yield Problem(
+            "input.context_slices", str(n), "an odd number, the predicted plane in the middle", f"use {n + 1}"
+        )
+
+
+def _context(r: "Recipe") -> Iterator[Problem]:
+    n = r.input.context_slices
+    if n > 1 and not r.input.stack:
+        yield Problem(
+            "input.context_slices",
+            f"{n} together with stack = false",
+            "1, since pages have no neighbours",
+            "set stack = true if the images are the planes of one stack",
+        )
+
+
+def _context_3d(r: "Recipe") -> Iterator[Problem]:
+    n = r.input.context_slices
+    if n > 1 and r.network.dims == 3:
+        yield Problem(
+            "input.context_slices",
+            f"{n} together with dims = 3 of [network]",
+            "1",
+            "a 3-D network sees its neighbours anyway",
+        )
+
+
+def _luminance(r: "Recipe") -> Iterator[Problem]:
+    if r.input.luminance and r.input.channels != 1:
+        yield Problem(
+            "input.luminance",
+            f"true together with channels = {r.input.channels}",
+            "channels = 1",
+            "brightness is one channel; luminance = false keeps the colours",
+        )
+
+
+def _spacing(r: "Recipe") -> Iterator[Problem]:
+    if r.network.dims == 3 and r.input.spacing_um is not None and len(r.input.spacing_um) != 3:
+        yield Problem("input.spacing_um", toml_value(r.input.spacing_um), "[z, y, x] for a 3-D network")
+
+
+def _percentiles(r: "Recipe") -> Iterator[Problem]:
+    low, high = r.normalise.low, r.normalise.high
+    if low >= high:
+        hint = f"did you mean low = {high} and high = {low}?" if low > high else ""
+        yield Problem("normalise.low", f"{low} with high = {high}", "low below high", hint)
+
+
+def _value_range(r: "Recipe") -> Iterator[Problem]:
+    pair = r.normalise.value_range
+    if pair is not None and pair[0] >= pair[1]:
+        yield Problem("normalise.value_range", toml_value(pair), "[lowest, highest]", _swap(*pair))
+
+
+def _value_range_used(r: "Recipe") -> Iterator[Problem]:
+    method, pair = r.normalise.method, r.normalise.value_range
+    if pair is not None and method != "range":
+        yield Problem(
+            "normalise.value_range",
+            f'{toml_value(pair)} with method = "{method}"',
+            'method = "range"',
+            "leave value_range out otherwise",
+        )
+
+
+def _widths(r: "Recipe") -> Iterator[Problem]:
+    network = r.network
+    both = [key for key in ("base_width", "depth") if getattr(network, key) is not None]
+    if network.channels is not None and both:
+        yield Problem(
+            "network.channels",
+            f"given together with {' and '.join(both)}",
+            "either channels, or base_width and depth",
+            f"leave one out (on the command line: --set network.channels= or --set network.{both[0]}=)",
+        )
+
+
+def _kernel(r: "Recipe") -> Iterator[Problem]:
+    size = r.network.kernel
+    if size % 2 == 0:
+        yield Problem("network.kernel", str(size), "an odd number of pixels", f"use {size - 1} or {size + 1}")
+
+
+def _padding(r: "Recipe") -> Iterator[Problem]:
+    if r.network.convolution == "valid" and r.network.padding != "zero":
+        yield Problem(
+            "network.padding",
+            f'"{r.network.padding}" with convolution = "valid"',
+            "no padding setting, since valid convolutions pad nothing",
+            'leave it out or use convolution = "same"',
+        )
+
+
+def _border(r: "Recipe") -> Iterator[Problem]:
+    convolution, border = r.network.convolution, r.network.border
+    yield from _refused(lambda: UNetSpec(1, 1, (1, 1), convolution=convolution, border=border))
+
+
+def _up(r: "Recipe") -> Iterator[Problem]:
+    dims, up = r.network.dims, r.network.up
+    yield from _refused(lambda: UNetSpec(1, 1, (1, 1), dims=dims, up=up))
+
+
+def _possible(r: "Recipe") -> Iterator[Problem]:
+    """Whatever else the spec refuses; the two rules above stand alone to be found beside other mistakes."""
+    if not [*_border(r), *_up(r)]:
+        yield from _refused(lambda: r.network_spec)
+
+
+def _refused(make: Callable[[], UNetSpec]) -> Iterator[Problem]:
+    try:
+        make()
+    except ValueError as error:  # the spec states its own rules
+        yield Problem("[network]", str(error))
+
+
+def _activation(r: "Recipe") -> Iterator[Problem]:
+    if r.output.activation == "softmax" and r.output.num_channels < 2:
+        yield Problem(
+            "output.activation",
+            f'"softmax" with {len(r.output.classes)} class(es)',
+            "two or more classes",
+            'use "sigmoid" for a single one',
+        )
+
+
+def _keep(r: "Recipe") -> Iterator[Problem]:
+    keep, activation, num = r.output.keep, r.output.resolved_activation, r.output.num_channels
+    if activation == "none" and keep != "logits":
+        yield Problem(
+            "output.keep",
+            f'"{keep}" with activation = "none"',
+            '"logits"',
+            "probabilities need an activation",
+        )
+    elif keep == "mask" and activation == "softmax":
+        yield Problem("output.keep", f'"mask" with {num} classes', '"classes"', "a mask belongs to a sigmoid")
+    elif keep == "classes" and num < 2:
+        yield Problem(
+            "output.keep", '"classes" with a single class', '"mask"', "name two classes or more in classes"
+        )
+
+
+def _class_names(r: "Recipe") -> Iterator[Problem]:
+    double = sorted({name for name in r.output.classes if r.output.classes.count(name) > 1})
+    if double:
+        yield Problem("output.classes", f"{toml_value(double)} more than once", "different names")
+
+
+def _label_values(r: "Recipe") -> Iterator[Problem]:
+    values, ignore = r.labels.values, r.labels.ignore
+    double = sorted({v for v in values if values.count(v) > 1})
+    if double:
+        yield Problem("labels.values", f"{toml_value(double)} more than once", "each pixel value once")
+    if ignore is not None and ignore in values:
+        yield Problem("labels.ignore", f"{ignore}, which is one of values", "a pixel value of no class")
+
+
+def _label_kind(r: "Recipe") -> Iterator[Problem]:
+    kind, num, num_values = r.labels.kind, r.output.num_channels, len(r.labels.values)
+    if kind == "classes" and num < 2:
+        yield Problem(
+            "labels.kind",
+            '"classes" with a single class in [output]',
+            "two names or more in classes of [output]",
+            'use kind = "binary" for foreground and background',
+        )
+    elif kind == "binary" and num > 2:
+        yield Problem("labels.kind", f'"binary" with {num} classes in [output]', '"classes"')
+    elif kind == "binary" and num_values == 1:
+        yield Problem(
+            "labels.values",
+            toml_value(r.labels.values),
+            "background values, then the foreground",
+            "for example [0, 255]",
+        )
+    elif kind == "classes" and num_values not in (0, num):
+        yield Problem(
+            "labels.values",
+            toml_value(r.labels.values),
+            f"{num} values, one for each of {toml_value(r.output.classes)}",
+        )
+
+
+def _crop(r: "Recipe") -> Iterator[Problem]:
+    crop = r.train.crop
+    spec = UNetSpec(1, 1, r.network.widths, dims=r.network.dims)
+    if len(crop) != spec.dims:
+        axes = "[y, x]" if spec.dims == 2 else "[z, y, x]"
+        yield Problem(
+            "train.crop", toml_value(crop), f"{spec.dims} sizes, {axes}, for a {spec.dims}-D network"
+        )
+    elif any(size % stride for size, stride in zip(crop, spec.stride, strict=True)):
+        fit = [max(1, round(size / stride)) * stride for size, stride in zip(crop, spec.stride, strict=True)]
+        yield Problem(
+            "train.crop",
+            toml_value(crop),
+            f"multiples of the network's stride {spec.stride[0]}",
+            f"use {toml_value(fit)}",
+        )
+
+
+def _select(r: "Recipe") -> Iterator[Problem]:
+    figure, num = r.train.select, r.output.num_channels
+    if num > 1 and figure in ("v_rand", "v_info", "adapted_rand_error", "pixel_error"):
+        hint = "take loss, iou, dice or misclassified for several classes"
+        yield Problem(
+            "train.select", f'"{figure}" with {num} classes', "a single class for this figure", hint
+        )
+
+
+def _augment_scale(r: "Recipe") -> Iterator[Problem]:
+    yield from _ordered("augment.scale", r.augment.scale)
+
+
+def _augment_gamma(r: "Recipe") -> Iterator[Problem]:
+    yield from _ordered("augment.gamma", r.augment.gamma)
+
+
+def _ordered(where: str, pair: tuple[float, float]) -> Iterator[Problem]:
+    if pair[0] > pair[1]:
+        yield Problem(where, toml_value(pair), "[smallest, largest]", _swap(*pair))
+
+
+def _swap(low: float, high: float) -> str:
+    return "" if low == high else f"did you mean {toml_value([high, low])}?"
+
+
+CHECKS: tuple[Check, ...] = (
+    _input,
+    _context,
+    _context_3d,
+    _luminance,
+    _spacing,
+    _percentiles,
+    _value_range,
+    _value_range_used,
+    _widths,
+    _kernel,
+    _padding,
+    _border,
+    _up,
+    _possible,
+    _activation,
+    _keep,
+    _class_names,
+    _label_values,
+    _label_kind,
+    *SPLIT_CHECKS,
+    _crop,
+    _select,
+    _augment_scale,
+    _augment_gamma,
+)

@@ -1,0 +1,167 @@
+"""What a recipe may say about training: labels, split, course, loss, augmentation."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from unetctl.recipe.section import AS_LIST, Names, PositiveRange, Section, Size
+
+#: What a validation may choose by; names of `unetctl.metrics`, and the loss.
+Figure = Literal[
+    "loss", "misclassified", "iou", "dice", "v_rand", "v_info", "adapted_rand_error", "pixel_error"
+]
+
+
+class Labels(Section):
+    """How to read the label images of training data."""
+
+    kind: Literal["binary", "classes"] = Field(
+        default="binary", description="foreground or not; or one class per pixel value"
+    )
+    values: Annotated[tuple[Annotated[int, Field(ge=0)], ...], AS_LIST] = Field(
+        default=(),
+        description="pixel values in order of the classes; binary: background values, the foreground last; "
+        "empty: above 0 is foreground, or the value is the number of the class",
+    )
+    ignore: int | None = Field(default=None, description="pixel value without a label: weight 0")
+
+    @property
+    def class_of_value(self) -> dict[int, int]:
+        """Pixel value to class number; empty when the values speak for themselves (see `values`)."""
+        if self.kind == "binary":
+            return {value: int(i == len(self.values) - 1) for i, value in enumerate(self.values)}
+        return {value: i for i, value in enumerate(self.values)}
+
+
+class Split(Section):
+    """Which images train, choose the best weights, and only report.
+
+    Entries are names or patterns ("H0*.png"), planes of volumes ("0:22"), or both ("stack1[0:22]").
+    """
+
+    train: Names = Field(
+        default=(), description="images or planes to learn from; empty: all that val and test leave"
+    )
+    val: Names = Field(default=(), description="to choose the best weights by; empty: a share of train")
+    test: Names = Field(default=(), description="never seen in training, only reported")
+    val_share: float = Field(
+        default=0.1, ge=0, lt=1, description="share of train set apart when val is empty; 0: none"
+    )
+
+
+class Train(Section):
+    """The course of training."""
+
+    epochs: int = Field(default=50, ge=1, description="number of epochs")
+    steps_per_epoch: int = Field(default=200, ge=1, description="optimiser steps that count as one epoch")
+    batch: int = Field(default=4, ge=1, description="crops per step")
+    crop: Annotated[tuple[Size, ...], AS_LIST] = Field(
+        default=(256, 256),
+        min_length=2,
+        max_length=3,
+        description="labelled part of a crop, [y, x] px (3-D: [z, y, x])",
+    )
+    optimiser: Literal["sgd", "adamw"] = Field(default="adamw", description="sgd is the paper's")
+    lr: float = Field(default=1e-3, gt=0, description="learning rate after the warm-up")
+    momentum: float = Field(default=0.99, ge=0, lt=1, description="momentum of sgd; adamw does not use it")
+    weight_decay: float = Field(default=1e-4, ge=0, description="decay of the weights")
+    schedule: Literal["cosine", "constant", "plateau"] = Field(
+        default="cosine",
+        description="learning rate over time: falling to 0, constant, or lowered when validation stalls",
+    )
+    warmup_steps: int = Field(default=50, ge=0, description="steps over which the learning rate rises from 0")
+    grad_clip: float = Field(default=1.0, ge=0, description="largest norm of the gradient; 0: not clipped")
+    ema: float = Field(
+        default=0.999, ge=0, lt=1, description="decay per step of the running average of the weights; 0: none"
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        default="auto", description="arithmetic; auto: bf16 where it is fast"
+    )
+    seed: int = Field(
+        default=0, ge=0, le=2**63 - 1, description="the same seed gives the same weights on the same device"
+    )
+    save_every: int = Field(default=1, ge=1, description="epochs between checkpoints")
+    val_every: int = Field(default=1, ge=1, description="epochs between validations")
+    max_time_s: float | None = Field(
+        default=None, gt=0, description="stop after this time, seconds; absent: no limit"
+    )
+    select: Figure = Field(default="loss", description="validation figure that chooses the best weights")
+
+    @property
+    def select_lowest(self) -> bool:
+        """True if a lower figure of `select` is better."""
+        return self.select in ("loss", "misclassified", "pixel_error", "adapted_rand_error")
+
+
+class Loss(Section):
+    """What training makes small."""
+
+    kind: Literal["cross_entropy"] = Field(
+        default="cross_entropy", description="binary or over the classes, from the logits"
+    )
+    border: bool = Field(
+        default=False, description="weigh the gaps between neighbouring objects more, as in the paper"
+    )
+    border_w0: float = Field(default=10.0, ge=0, description="extra weight where two objects touch")
+    border_sigma_px: float = Field(
+        default=5.0, gt=0, description="width of a gap at which that weight has faded, px"
+    )
+    class_balance: bool = Field(default=False, description="weigh rare classes up to the frequent ones")
+    dice: float = Field(
+        default=0.0, ge=0, description="weight of a Dice term beside the cross-entropy; 0: none"
+    )
+
+
+class Augment(Section):
+    """How crops are varied in training; grey values in normalised units (1 = one standard deviation)."""
+
+    flip: bool = Field(default=False, description="mirror left-right and up-down at random")
+    rotate: Literal["none", "quarter", "any"] = Field(
+        default="none", description="not, by quarter turns, by any angle"
+    )
+    elastic_sigma_px: float = Field(
+        default=10.0, ge=0, description="deviation of the displacements of the elastic grid, px"
+    )
+    elastic_grid: int = Field(default=3, ge=2, le=64, description="points of the elastic grid per axis")
+    elastic_prob: float = Field(default=0.0, ge=0, le=1, description="share of crops deformed elastically")
+    scale: PositiveRange = Field(default=(1.0, 1.0), description="magnification, [smallest, largest]")
+    brightness: float = Field(
+        default=0.0, ge=0, description="largest shift up or down, normalised grey units"
+    )
+    contrast: float = Field(
+        default=0.0,
+        ge=0,
+        description="largest change of contrast: 0.25 is a factor of 0.8 (1 / 1.25) to 1.25",
+    )
+    gamma: PositiveRange = Field(
+        default=(1.0, 1.0), description="bending of the grey scale, [smallest, largest] exponent"
+    )
+    noise_sigma: float = Field(
+        default=0.0, ge=0, description="largest deviation of added noise, normalised grey units"
+    )
+    blur_sigma_px: float = Field(default=0.0, ge=0, description="largest deviation of Gaussian blur, px")
+    shade: float = Field(
+        default=0.0, ge=0, description="largest amplitude of smooth uneven light, normalised grey units"
+    )
+    invert_prob: float = Field(
+        default=0.0, ge=0, le=1, description="share of crops with black and white exchanged"
+    )
+    grey_prob: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="share of crops to which each of gamma, noise, blur and shade is applied",
+    )
+    per_channel: bool = Field(
+        default=False, description="vary the grey values of every channel by themselves"
+    )
+    interpolation: Literal["bicubic", "bilinear"] = Field(
+        default="bicubic",
+        description="of pixels that are turned, scaled or deformed; bicubic keeps them sharper",
+    )
+    artefact_prob: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of crops with a fold, a knife mark, a faded or a missing part",
+    )
