@@ -1,0 +1,1 @@
+"""Scores of a prediction against labels: pure functions of arrays, no files."""
