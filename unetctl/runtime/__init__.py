@@ -1,0 +1,1 @@
+"""The engine: blocks are read, computed, written and journaled, in bounded memory."""

@@ -1,0 +1,204 @@
+"""Blocks as the network wants them: chosen channels, mirrored borders, finite numbers, known statistics."""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from unetctl.errors import InputError, ResourceError
+from unetctl.geometry.box import Box, Ints
+from unetctl.geometry.mirror import read_mirrored
+from unetctl.geometry.plan import Block
+from unetctl.recipe.schema import Normalise
+from unetctl.runtime.numerics import LUMINANCE, Scaling
+from unetctl.runtime.run_plan import ImagePlan, RunPlan
+from unetctl.runtime.statistics import VolumeStatistics, measure
+from unetctl.sources.base import Source
+
+Pixels = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class BlockPixels:
+    """A block as read.
+
+    Attributes:
+        pixels: (c, *block.read), mirrored, all finite, the source's dtype (float32 for luminance).
+        scalings: one per volume that the block touches, by volume index.
+        num_nonfinite: pixels of the block's own box that were not finite.
+    """
+
+    pixels: Pixels
+    scalings: dict[int, Scaling]
+    num_nonfinite: int
+
+
+def read_channels(source: Source, i_image: int, channels: tuple[int, ...], colour: str, box: Box) -> Pixels:
+    """Chosen channels of a box of a picture.
+
+    Args:
+        source: to read from.
+        i_image: the picture.
+        channels, colour: see `ImagePlan`.
+        box: inside the picture, in its axes without "c".
+
+    Returns:
+        (c, *box.shape), the source's dtype, or float32 for luminance.
+    """
+    axes = source.info.images[i_image].axes
+    if "c" not in axes:
+        return source.read(i_image, box)[np.newaxis]
+    at = axes.index("c")
+    first, last = min(channels), max(channels)
+    full = Box((*box.start[:at], first, *box.start[at:]), (*box.stop[:at], last + 1, *box.stop[at:]))
+    pixels = np.moveaxis(source.read(i_image, full), at, 0)
+    if channels != tuple(range(first, last + 1)):
+        pixels = pixels[[c - first for c in channels]]
+    if colour == "luminance":
+        weights = np.asarray(LUMINANCE, np.float32).reshape(-1, *(1,) * (pixels.ndim - 1))
+        pixels = (pixels[:3].astype(np.float32) * weights).sum(0, keepdims=True, dtype=np.float32)
+    return pixels
+
+
+class StatisticsStore:
+    """Statistics of the volumes of a run, measured once each and kept in the run folder.
+
+    Every writer appends to a file of its own; all would find the same numbers, so any line will do.
+    """
+
+    def __init__(self, folder: Path | None, writer: str, plan: RunPlan, should_stop: Callable[[], bool] = lambda: False) -> None:
+        self._path = folder / f"statistics-{writer}.jsonl" if folder else None
+        self._should_stop = should_stop
+        self._known: dict[str, VolumeStatistics] = {}
+        for path in sorted(folder.glob("statistics-*.jsonl")) if folder else []:
+            for line in path.read_text().splitlines():
+                try:
+                    values = json.loads(line)
+                    self._known[values["volume"]] = VolumeStatistics.from_dict(values["statistics"])
+                except (ValueError, KeyError, TypeError):
+                    continue  # torn by a crash: measured again
+        for key, values in plan.statistics.items():
+            self._known[key] = VolumeStatistics.from_dict(values)
+
+    def of(self, source: Source, image: ImagePlan, volume: int, normalise: Normalise) -> VolumeStatistics | None:
+        """Of one volume of a picture; None only if asked to stop while measuring."""
+        key = f"{image.i_image}/{volume}"
+        if key not in self._known:
+            shape = image.tiles.shape
+            lead = np.unravel_index(volume, shape[: image.num_leading]) if image.num_leading else ()
+            start = tuple(int(i) for i in lead)
+
+            def read(box: Box) -> Pixels:
+                whole = Box((*start, *box.start), (*(i + 1 for i in start), *box.stop))
+                pixels = read_channels(source, image.i_image, image.channels, image.colour, whole)
+                return pixels.reshape(pixels.shape[0], *box.shape)
+
+            found = measure(
+                read, shape[image.num_leading :], low=normalise.low, high=normalise.high,
+                max_pixels=normalise.sample_pixels, should_stop=self._should_stop,
+            )
+            if found is None:
+                return None
+            self._known[key] = found
+            self._keep(key, found)
+        return self._known[key]
+
+    @property
+    def known(self) -> dict[str, VolumeStatistics]:
+        """By "image/volume"."""
+        return dict(self._known)
+
+    def _keep(self, key: str, found: VolumeStatistics) -> None:
+        if self._path is None:
+            return
+        line = json.dumps({"volume": key, "statistics": found.to_dict()}) + "\n"
+        try:
+            with self._path.open("a") as file:
+                file.write(line)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise ResourceError(
+                f"{self._path} could not be written ({error.strerror})", "", "free space and run the same command again"
+            ) from error
+
+
+class BlockReader:
+    """Reads the blocks of a plan; used by one thread at a time."""
+
+    def __init__(self, source: Source, plan: RunPlan, statistics: StatisticsStore) -> None:
+        self._source, self._plan, self._statistics = source, plan, statistics
+        self._recipe = plan.typed_recipe()
+
+    def read(self, image: ImagePlan, block: Block) -> BlockPixels | None:
+        """A block with its halo; None only if asked to stop meanwhile.
+
+        Raises:
+            InputError: if pixels cannot be decoded, or are not finite and the plan refuses that.
+        """
+        scalings: dict[int, Scaling] = {}
+        dtype = self._source.info.images[image.i_image].dtype
+        num_channels = 1 if image.colour == "luminance" else max(1, len(image.channels))
+        for volume in _volumes_of(image, block.box):
+            statistics = None
+            if self._recipe.normalise.method in ("mean_std", "percentile"):
+                statistics = self._statistics.of(self._source, image, volume, self._recipe.normalise)
+                if statistics is None:
+                    return None
+            scalings[volume] = Scaling.of(self._recipe.normalise, statistics, num_channels, dtype)
+        pixels = read_mirrored(
+            lambda box: read_channels(self._source, image.i_image, image.channels, image.colour, box), block.read, image.tiles.shape, leading=1
+        )
+        num_nonfinite = 0
+        if pixels.dtype.kind == "f":
+            pixels, num_nonfinite = self._made_finite(image, block, pixels)
+        return BlockPixels(pixels, scalings, num_nonfinite)
+
+    def _made_finite(self, image: ImagePlan, block: Block, pixels: Pixels) -> tuple[Pixels, int]:
+        bad = ~np.isfinite(pixels)
+        if not bad.any():
+            return pixels, 0
+        inside = (slice(None), *block.box.relative_to(block.read).slices())
+        count = int(bad[inside].sum())
+        if self._plan.nonfinite == "refuse":
+            raise InputError(
+                f"block {block.box} holds {int(bad.sum())} pixels that are not finite", "finite numbers",
+                "leave out --nonfinite refuse to have them replaced by the volume's median",
+            )
+        volumes = _volumes_of(image, block.box)
+        medians = []
+        for volume in volumes:
+            statistics = self._statistics.of(self._source, image, volume, self._recipe.normalise)
+            medians.append(statistics.median if statistics else (0.0,) * pixels.shape[0])
+        pixels = pixels.copy()
+        # A block of several volumes has one leading axis of size > 1 at most a volume each, in order.
+        flat, flat_bad = _by_volume(image, block, pixels), _by_volume(image, block, bad)
+        for i_volume, median in enumerate(medians):
+            for channel, value in enumerate(median):
+                part = flat[channel][i_volume]
+                part[flat_bad[channel][i_volume]] = value
+        return pixels, count
+
+
+def _by_volume(image: ImagePlan, block: Block, pixels: Pixels) -> Pixels:
+    """A view (c, volumes of the block, *volume axes)."""
+    lead = image.num_leading
+    return pixels.reshape(pixels.shape[0], -1, *pixels.shape[1 + lead :])
+
+
+def _volumes_of(image: ImagePlan, box: Box) -> list[int]:
+    shape: Ints = image.tiles.shape[: image.num_leading]
+    if not shape:
+        return [0]
+    ranges = [np.arange(a, b) for a, b in list(box)[: image.num_leading]]
+    return [int(np.ravel_multi_index(tuple(int(i) for i in place), shape)) for place in _product(ranges)]
+
+
+def _product(ranges: list[npt.NDArray[np.intp]]) -> list[tuple[np.intp, ...]]:
+    grid = np.meshgrid(*ranges, indexing="ij")
+    return list(zip(*(g.ravel() for g in grid), strict=True))

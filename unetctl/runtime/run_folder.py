@@ -1,0 +1,231 @@
+"""The folder of one execution, beside its output: plan, statistics, journals, locks, log, report.
+
+    scan-em.ome.tif            the output
+    scan-em.ome.tif.run/
+        plan.json              written once, put in place by rename
+        parts.json             how many parts share it, once a part has started
+        statistics-*.jsonl     journal-*.jsonl     one a writer
+        store.zarr             until the export of a TIFF is verified
+        report.json            what happened last
+"""
+
+import contextlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+from unetctl.errors import InputError, ResourceError, UsageError
+from unetctl.runtime.journal import forget, latest_records
+from unetctl.runtime.run_plan import RunPlan
+from unetctl.sinks.disk import sha256_of
+from unetctl.sinks.zarr import ZarrSink
+
+_ZARR_SUFFIXES = (".zarr",)
+
+
+class RunFolder:
+    """Paths and state of a run.
+
+    Args:
+        output: the path that the user gets.
+    """
+
+    def __init__(self, output: Path) -> None:
+        self.output = output
+        self.path = output.with_name(output.name + ".run")
+
+    @property
+    def is_zarr(self) -> bool:
+        """True if the store itself is the output."""
+        return self.output.suffix in _ZARR_SUFFIXES
+
+    @property
+    def store_path(self) -> Path:
+        """Where blocks are written."""
+        return self.output if self.is_zarr else self.path / "store.zarr"
+
+    @property
+    def plan_path(self) -> Path:
+        """The plan in force."""
+        return self.path / "plan.json"
+
+    @property
+    def report_path(self) -> Path:
+        """What happened last."""
+        return self.path / "report.json"
+
+    def has_plan(self) -> bool:
+        """True if a run has begun here."""
+        return self.plan_path.is_file()
+
+    def plan(self) -> RunPlan:
+        """The plan in force.
+
+        Raises:
+            InputError: if there is none.
+            UsageError: if it was made by another version.
+        """
+        try:
+            text = self.plan_path.read_text()
+        except OSError as error:
+            raise InputError(f"{self.output} has no run folder {self.path.name} with a plan", "an output that unetctl predict has begun") from error
+        return RunPlan.from_json(text)
+
+    def refuse_foreign_output(self) -> None:
+        """Says so if something that is not ours lies where the output is to be.
+
+        Raises:
+            UsageError: if the output exists and no run folder belongs to it.
+        """
+        if self.output.exists() and not self.has_plan():
+            raise UsageError(f"{self.output} exists and is not a result of this job", "a new name", "choose another with -o, or give --existing overwrite")
+
+    def begin(self, plan: RunPlan) -> None:
+        """Puts plan and store in place; whoever comes second finds them and follows.
+
+        Raises:
+            ResourceError: if the disk is full or not writable.
+        """
+        try:
+            if not self.has_plan():
+                self._put_plan(plan)
+            if not self.store_path.exists():
+                self._put_store(plan)
+        except OSError as error:
+            raise ResourceError(f"{self.path} could not be written ({error.strerror or error})", "", "check the folder's rights and free space") from error
+
+    def _put_plan(self, plan: RunPlan) -> None:
+        temporary = self.path.with_name(f".{self.path.name}.partial-{os.getpid()}")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        try:
+            with (temporary / "plan.json").open("w") as file:
+                file.write(plan.to_json())
+                file.flush()
+                os.fsync(file.fileno())
+            if self.path.is_dir() and not self.has_plan():
+                # Left by something that never got as far as a plan: nothing in it can be worth keeping.
+                with contextlib.suppress(OSError):
+                    self.path.rmdir()
+            with contextlib.suppress(OSError):  # another process was first: its plan is in force
+                temporary.rename(self.path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def _put_store(self, plan: RunPlan) -> None:
+        # A store that vanished (or never was) makes every record void.
+        forget(self.path)
+        temporary = self.store_path.with_name(f".{self.store_path.name}.partial-{os.getpid()}")
+        shutil.rmtree(temporary, ignore_errors=True)
+        try:
+            ZarrSink.create(temporary, plan.layout)
+            with contextlib.suppress(OSError):  # another process was first
+                temporary.rename(self.store_path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def sink(self) -> ZarrSink:
+        """The store, opened."""
+        return ZarrSink.open(self.store_path)
+
+    def fix_parts(self, num_parts: int) -> None:
+        """Says durably that so many parts share the run; the first part decides.
+
+        Raises:
+            UsageError: if another number was fixed before.
+        """
+        path = self.path / "parts.json"
+        temporary = self.path / f".parts.partial-{os.getpid()}"
+        temporary.write_text(json.dumps({"num_parts": num_parts}))
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            pass
+        except OSError:  # no hard links here: a rename may lose a race between equal numbers, which is harmless
+            if not path.exists():
+                temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        fixed = self.num_parts()
+        if fixed != num_parts:
+            raise UsageError(
+                f"--part ?/{num_parts}, but this run was begun with {fixed} parts", f"--part 1/{fixed} to {fixed}/{fixed}",
+                "or start over with --fresh",
+            )
+
+    def num_parts(self) -> int | None:
+        """How many parts share the run; None if it was never shared."""
+        try:
+            return int(json.loads((self.path / "parts.json").read_text())["num_parts"])
+        except (OSError, ValueError, KeyError):
+            return None
+
+    def missing(self, sink: ZarrSink, indices: range, *, checksums: bool = False) -> list[int]:
+        """Blocks of `indices` that are not safely on disk: never journaled, or not as the journal says.
+
+        Keys of mismatching blocks are deleted, so that they are written anew.
+
+        Args:
+            sink: the store.
+            indices: blocks to look at.
+            checksums: compare contents, not only sizes.
+        """
+        records = latest_records(self.path)
+        todo = []
+        for index in indices:
+            record = records.get(index)
+            if record is not None and all(sink.matches(key, checksums) for key in record.keys):
+                continue
+            if record is not None:
+                sink.delete(key.key for key in record.keys)
+            todo.append(index)
+        return todo
+
+    def mark_finished(self, values: dict[str, object]) -> None:
+        """Says durably that the output is whole, and how it can be known again."""
+        path = self.path / "finished.json"
+        temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
+        with temporary.open("w") as file:
+            file.write(json.dumps(values, sort_keys=True))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+
+    def finished(self) -> dict[str, object] | None:
+        """What `mark_finished` noted; None if the output was never finished."""
+        try:
+            values: dict[str, object] = json.loads((self.path / "finished.json").read_text())
+            return values
+        except (OSError, ValueError):
+            return None
+
+    def is_finished(self, checksums: bool = False) -> bool:
+        """True if the output was finished and still is what was written.
+
+        Args:
+            checksums: compare the content, not only the size.
+        """
+        noted = self.finished()
+        if noted is None:
+            return False
+        if noted["kind"] == "tiff":
+            if not self.output.is_file() or self.output.stat().st_size != noted["num_bytes"]:
+                return False
+            return not checksums or sha256_of(self.output) == noted["sha256"]
+        if not self.store_path.is_dir():
+            return False
+        sink = self.sink()
+        for unit in ("block", "pyramid"):
+            for record in latest_records(self.path, unit).values():
+                if not all(sink.matches(key, checksums) for key in record.keys):
+                    return False
+        return True
+
+    def remove(self) -> None:
+        """Deletes run folder and output, for starting over; only ever called with the run's lock held or no run at all."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        if self.output.is_dir():
+            shutil.rmtree(self.output, ignore_errors=True)
+        else:
+            self.output.unlink(missing_ok=True)
