@@ -1,0 +1,281 @@
+"""The training loop.
+
+Everything random is a function of (seed, step): the crops, their variation, the dropout. So a run that was killed and
+resumed from its checkpoint follows the very curve of one that was not.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unetctl.errors import UsageError
+from unetctl.networks.build import channels_last
+from unetctl.networks.unet import UNet
+from unetctl.runtime.events import EpochEnded, Listener, StageEnded, StageProgress, StageStarted, nobody
+from unetctl.training.checkpoint import load_checkpoint, save_checkpoint
+
+
+@dataclass(frozen=True)
+class TrainBatch:
+    """What one step learns from.
+
+    Attributes:
+        pixels: (N, C, *tile) float32, normalised, core with its halo.
+        targets: (N, 1, *core): class indices, or 0..1 for binary tasks.
+        weights: (N, 1, *core) float32, 0 where nothing is known.
+    """
+
+    pixels: Tensor
+    targets: Tensor
+    weights: Tensor
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """How to fit; the recipe's [train] section gives the values.
+
+    Attributes:
+        num_epochs, steps_per_epoch: length of the run.
+        optimiser: "sgd" (momentum, as in Ronneberger et al. 2015, section 3) or "adamw".
+        lr: learning rate at its highest.
+        momentum: of SGD.
+        weight_decay: decoupled for AdamW.
+        schedule: "cosine" to 1/100 of `lr`, "constant", or "plateau" (halved after 10 validations without a best).
+        warmup_steps: linear rise at the start.
+        grad_clip: greatest norm of the gradient, 0 for none.
+        ema: decay per step of the averaged weights that are validated and kept, 0 for none.
+        precision: of the network's forward and backward pass; float32 or bfloat16 (autocast).
+        seed: of everything random.
+        val_every: epochs between validations.
+        select: metric that chooses the best weights.
+        select_lowest: True if a lower value is better.
+        max_time_s: leave (resumable) after so many seconds; None for no limit.
+        save_every: epochs between checkpoints.
+    """
+
+    num_epochs: int
+    steps_per_epoch: int
+    optimiser: str = "adamw"
+    lr: float = 1e-3
+    momentum: float = 0.99
+    weight_decay: float = 1e-4
+    schedule: str = "cosine"
+    warmup_steps: int = 50
+    grad_clip: float = 1.0
+    ema: float = 0.999
+    precision: torch.dtype = torch.float32
+    seed: int = 0
+    val_every: int = 1
+    select: str = "loss"
+    select_lowest: bool = False
+    max_time_s: float | None = None
+    save_every: int = 1
+
+
+@dataclass
+class FitState:
+    """How far a run came; all of it is in the checkpoint."""
+
+    step: int = 0
+    best: float | None = None
+    best_epoch: int = 0
+    num_since_best: int = 0
+    lr_factor: float = 1.0
+    history: list[dict[str, float]] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+
+
+class Fit:
+    """One training run in a folder; `run` goes on where the folder's checkpoint stands.
+
+    Args:
+        network: in float32; moved to `device`.
+        loss: (logits, targets, weights) to a scalar.
+        batch_of: step index to its batch; called in a background thread, one step ahead.
+        validate: network (eval mode) to metrics; called every `val_every` epochs with the averaged weights.
+        on_best: called with the averaged network and its metrics when the validation chooses it.
+        folder: run folder; `checkpoints/last.pt` in it is the resume point.
+        identity: what must be equal to resume (recipe fingerprint, data identity): plain values.
+    """
+
+    def __init__(
+        self,
+        network: UNet,
+        options: FitOptions,
+        loss: Callable[[Tensor, Tensor, Tensor], Tensor],
+        batch_of: Callable[[int], TrainBatch],
+        validate: Callable[[UNet], Mapping[str, float]],
+        on_best: Callable[[UNet, Mapping[str, float]], None],
+        folder: Path,
+        identity: Mapping[str, Any],
+        device: torch.device | None = None,
+        emit: Listener = nobody,
+    ) -> None:
+        self.device = device or torch.device("cpu")
+        self.options, self.loss, self.batch_of, self.validate, self.on_best = options, loss, batch_of, validate, on_best
+        self.folder, self.identity, self.emit = folder, dict(identity), emit
+        self.network = network.to(self.device)
+        if self.device.type == "cuda" and network.spec.dims == 2:
+            self.network = channels_last(self.network)
+        self.average = torch.optim.swa_utils.AveragedModel(
+            self.network, multi_avg_fn=_averaging(options.ema), use_buffers=True
+        )
+        self.optimiser = _optimiser(self.network, options)
+        self.state = FitState()
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the run resumes from."""
+        return self.folder / "checkpoints" / "last.pt"
+
+    @property
+    def num_steps(self) -> int:
+        """Planned length."""
+        return self.options.num_epochs * self.options.steps_per_epoch
+
+    def resume(self) -> bool:
+        """Takes up the folder's checkpoint if there is one.
+
+        Raises:
+            UsageError: if the checkpoint belongs to another recipe or other data.
+            WeightsError: if it is damaged.
+        """
+        if not self.checkpoint.exists():
+            return False
+        saved = load_checkpoint(self.checkpoint)
+        differing = sorted(k for k in self.identity.keys() | saved["identity"].keys() if self.identity.get(k) != saved["identity"].get(k))
+        if differing:
+            raise UsageError(
+                f"{self.folder} holds a training run with another {', '.join(differing)}",
+                "the same command as before",
+                "give another folder with -o, or start over with --fresh",
+            )
+        self.network.load_state_dict(saved["network"])
+        self.average.load_state_dict(saved["average"])
+        self.optimiser.load_state_dict(saved["optimiser"])
+        self.state = FitState(**saved["state"])
+        return True
+
+    def save(self) -> None:
+        """Writes the checkpoint."""
+        save_checkpoint(
+            self.checkpoint,
+            {
+                "identity": self.identity,
+                "network": self.network.state_dict(),
+                "average": self.average.state_dict(),
+                "optimiser": self.optimiser.state_dict(),
+                "state": vars(self.state).copy(),
+            },
+        )
+
+    def run(self, should_stop: Callable[[], bool] = lambda: False) -> bool:
+        """Trains to the end, or until asked to stop, or until the time is over.
+
+        Returns:
+            True if the run is complete; False if it was stopped at a checkpoint.
+        """
+        self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        state, per_epoch = self.state, self.options.steps_per_epoch
+        begun = time.monotonic()
+        self.emit(StageStarted("train", self.num_steps, state.step, "step"))
+        stopped = False
+        with ThreadPoolExecutor(1) as ahead:
+            coming = ahead.submit(self.batch_of, state.step) if state.step < self.num_steps else None
+            while coming is not None and not stopped:
+                batch = coming.result()
+                step = state.step
+                coming = ahead.submit(self.batch_of, step + 1) if step + 1 < self.num_steps else None
+                since = time.monotonic()
+                state.losses.append(self._step(step, batch))
+                state.step += 1
+                speed = batch.targets.numel() / 1e6 / (time.monotonic() - since)
+                self.emit(StageProgress("train", state.step, {"loss": state.losses[-1], "lr": self._lr(step), "Mpx/s": speed}))
+                if state.step % per_epoch == 0:
+                    self._end_epoch()
+                over = self.options.max_time_s is not None and time.monotonic() - begun > self.options.max_time_s
+                stopped = (should_stop() or over) and state.step < self.num_steps
+            if coming is not None:
+                coming.cancel()
+        if stopped:
+            self.save()
+        self.emit(StageEnded("train", time.monotonic() - begun, not stopped))
+        return not stopped
+
+    def _step(self, step: int, batch: TrainBatch) -> float:
+        for group in self.optimiser.param_groups:
+            group["lr"] = self._lr(step)
+        self.network.train()
+        torch.manual_seed(self.options.seed * 1_000_003 + step)
+        pixels = batch.pixels.to(self.device, non_blocking=True)
+        is_mixed = self.options.precision != torch.float32
+        with torch.autocast(self.device.type, self.options.precision) if is_mixed else nullcontext():
+            logits = self.network(pixels)
+        loss = self.loss(logits.float(), batch.targets.to(self.device), batch.weights.to(self.device))
+        value = float(loss.detach())
+        self.optimiser.zero_grad(set_to_none=True)
+        if math.isfinite(value):
+            loss.backward()  # type: ignore[no-untyped-call]  # untyped in torch
+            if self.options.grad_clip:
+                nn.utils.clip_grad_norm_(self.network.parameters(), self.options.grad_clip)
+            self.optimiser.step()
+        # Short averages at first: a fixed decay would carry the random start along for 1 / (1 - decay) steps.
+        decay = min(self.options.ema, (1 + step) / (10 + step)) if self.options.ema else 0.0
+        self.average.multi_avg_fn = _averaging(decay)
+        self.average.update_parameters(self.network)
+        return value
+
+    def _lr(self, step: int) -> float:
+        o = self.options
+        if step < o.warmup_steps:
+            return o.lr * (step + 1) / o.warmup_steps
+        if o.schedule == "cosine":
+            share = (step - o.warmup_steps) / max(1, self.num_steps - o.warmup_steps)
+            return o.lr * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
+        return o.lr * (self.state.lr_factor if o.schedule == "plateau" else 1.0)
+
+    def _end_epoch(self) -> None:
+        state, o = self.state, self.options
+        epoch = state.step // o.steps_per_epoch
+        finite = [v for v in state.losses if math.isfinite(v)]
+        loss = sum(finite) / len(finite) if finite else math.nan
+        state.losses = []
+        metrics: dict[str, float] = {}
+        is_best = False
+        if epoch % o.val_every == 0 or state.step == self.num_steps:
+            network = self.average.module
+            assert isinstance(network, UNet)
+            metrics = dict(self.validate(network.eval()))
+            value = metrics[o.select]
+            is_best = state.best is None or (value < state.best if o.select_lowest else value > state.best)
+            state.num_since_best = 0 if is_best else state.num_since_best + 1
+            if is_best:
+                state.best, state.best_epoch = value, epoch
+                self.on_best(network, metrics)
+            elif state.num_since_best % 10 == 0:
+                state.lr_factor *= 0.5
+        state.history.append({"epoch": float(epoch), "loss": loss, **metrics})
+        if epoch % o.save_every == 0 or state.step == self.num_steps:
+            self.save()
+        self.emit(EpochEnded(epoch, o.num_epochs, loss, metrics, is_best))
+
+
+def _averaging(decay: float) -> Any:
+    return torch.optim.swa_utils.get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]  # untyped in torch
+
+
+def _optimiser(network: nn.Module, options: FitOptions) -> torch.optim.Optimizer:
+    if options.optimiser == "sgd":
+        return torch.optim.SGD(network.parameters(), lr=options.lr, momentum=options.momentum, weight_decay=options.weight_decay)
+    decayed = [p for p in network.parameters() if p.ndim > 1]
+    plain = [p for p in network.parameters() if p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=options.lr)

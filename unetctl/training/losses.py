@@ -1,0 +1,178 @@
+"""Losses with a weight for every pixel.
+
+    weighted_cross_entropy(logits (N, K, ...), target (N, 1, ...), weights=None, ignore=None) -> scalar
+    weighted_bce(logits (N, C, ...), target (N, C, ...), weights=None, pos_weight=1.0) -> scalar
+    soft_dice(probability (N, C, ...), target (N, C, ...), weights=None) -> scalar
+    SegmentationLoss(kind, dice=0.0, pos_weight=1.0, ignore=None)(logits, target, weights=None) -> scalar
+
+All are computed in float32, also under autocast, and work for 2-D and 3-D. A pixel of weight 0 has no say at
+all. Sums are divided by the sum of the weights, so the learning rate does not depend on the weight map or on
+the share of ignored pixels.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - the name everybody uses
+
+LossKind = Literal["cross_entropy", "bce"]
+
+
+def _weighted_mean(loss: Tensor, weights: Tensor | None) -> Tensor:
+    if weights is None:
+        return loss.mean()
+    weights = weights.float().expand_as(loss)
+    # where(): a pixel of weight 0 may hold any number, also an infinite one
+    loss = torch.where(weights > 0, loss * weights, 0.0)
+    return loss.sum() / weights.sum().clamp_min(torch.finfo(torch.float32).tiny)
+
+
+def _class_indices(logits: Tensor, target: Tensor) -> Tensor:
+    if target.ndim == logits.ndim and target.shape[1] == 1:
+        target = target[:, 0]
+    expected = (logits.shape[0], *logits.shape[2:])
+    if tuple(target.shape) != expected:
+        raise ValueError(
+            f"target of shape {tuple(target.shape)} for logits of {tuple(logits.shape)}: expected {expected}"
+        )
+    return target.long()
+
+
+def _without(target: Tensor, weights: Tensor | None, ignore: int | None) -> tuple[Tensor, Tensor | None]:
+    """Targets with the ignored ones replaced by 0, and weights that are 0 there; both (N, ...)."""
+    if ignore is None:
+        return target, weights
+    ignored = target == ignore
+    weights = (
+        torch.ones(target.shape, device=target.device)
+        if weights is None
+        else weights.float().expand_as(target)
+    )
+    return target.masked_fill(ignored, 0), weights.masked_fill(ignored, 0.0)
+
+
+def _plane_weights(weights: Tensor | None, target: Tensor) -> Tensor | None:
+    """Weights (N, 1, ...) or (N, ...) as (N, ...)."""
+    if weights is not None and weights.ndim == target.ndim + 1:
+        return weights[:, 0]
+    return weights
+
+
+def weighted_cross_entropy(
+    logits: Tensor, target: Tensor, weights: Tensor | None = None, ignore: int | None = None
+) -> Tensor:
+    """Softmax cross-entropy, weighted per pixel (Ronneberger et al. 2015, section 3, equation 1).
+
+    Args:
+        logits: (N, K, ...) scores of K classes.
+        target: (N, ...) or (N, 1, ...) class indices 0..K-1.
+        weights: (N, ...) or (N, 1, ...), at least 0; None: all 1.
+        ignore: a target value that has weight 0, e.g. 255.
+
+    Returns:
+        Scalar float32: sum(weight * loss) / sum(weight); 0 if every weight is 0.
+
+    Raises:
+        ValueError: if target and logits do not fit.
+    """
+    with torch.autocast(device_type=logits.device.type, enabled=False):
+        target = _class_indices(logits, target)
+        target, weights = _without(target, _plane_weights(weights, target), ignore)
+        return _weighted_mean(F.cross_entropy(logits.float(), target, reduction="none"), weights)
+
+
+def weighted_bce(
+    logits: Tensor, target: Tensor, weights: Tensor | None = None, pos_weight: float = 1.0
+) -> Tensor:
+    """Binary cross-entropy of a sigmoid, weighted per pixel.
+
+    Args:
+        logits: (N, C, ...) scores, one yes-or-no question a channel.
+        target: (N, C, ...) masks or probabilities, 0..1.
+        weights: (N, 1, ...) or (N, C, ...), at least 0; None: all 1.
+        pos_weight: factor on the loss of positive pixels (it does not enter the divisor, as in torch).
+
+    Returns:
+        Scalar float32: sum(weight * loss) / sum(weight); 0 if every weight is 0.
+
+    Raises:
+        ValueError: if target and logits do not fit.
+    """
+    if target.shape != logits.shape:
+        raise ValueError(
+            f"target of shape {tuple(target.shape)} for logits of {tuple(logits.shape)}: expected the same"
+        )
+    with torch.autocast(device_type=logits.device.type, enabled=False):
+        factor = None if pos_weight == 1.0 else torch.tensor(pos_weight, device=logits.device)
+        loss = F.binary_cross_entropy_with_logits(
+            logits.float(), target.float(), reduction="none", pos_weight=factor
+        )
+        return _weighted_mean(loss, weights)
+
+
+def soft_dice(probability: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
+    """1 - Dice coefficient on probabilities, per channel over the whole batch, then the mean over channels.
+
+    Args:
+        probability: (N, C, ...) 0..1.
+        target: (N, C, ...) masks, 0..1.
+        weights: (N, 1, ...) or (N, C, ...); their sign counts, not their size: 0 leaves a pixel out. None:
+            all count.
+
+    Returns:
+        Scalar float32 in 0..1. A channel without any target that is predicted empty costs (nearly) nothing.
+    """
+    with torch.autocast(device_type=probability.device.type, enabled=False):
+        probability, target = probability.float(), target.float()
+        if weights is not None:
+            counted = weights > 0
+            probability = torch.where(counted, probability, 0.0)
+            target = torch.where(counted, target, 0.0)
+        axes = [axis for axis in range(probability.ndim) if axis != 1]
+        both = (probability * target).sum(axes)
+        either = probability.sum(axes) + target.sum(axes)
+        # one pixel's worth of smoothing: an empty channel has a gradient, a full one does not feel it
+        return (1 - (2 * both + 1) / (either + 1)).mean()
+
+
+class SegmentationLoss(nn.Module):
+    """Cross-entropy or BCE, with an optional share of soft Dice.
+
+    Args:
+        kind: "cross_entropy" (softmax over K classes, targets are indices) or "bce" (sigmoid per channel,
+            targets are masks).
+        dice: factor of the soft Dice term that is added; 0 leaves it out.
+        pos_weight: for "bce", see `weighted_bce`.
+        ignore: a target value that has weight 0 (both kinds).
+    """
+
+    def __init__(
+        self, kind: LossKind, dice: float = 0.0, pos_weight: float = 1.0, ignore: int | None = None
+    ) -> None:
+        super().__init__()
+        if kind not in ("cross_entropy", "bce"):
+            raise ValueError(f'loss kind {kind!r}: expected "cross_entropy" or "bce"')
+        self.kind, self.dice, self.pos_weight, self.ignore = kind, dice, pos_weight, ignore
+
+    def forward(self, logits: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Scalar float32; arguments as `weighted_cross_entropy` or `weighted_bce` take them."""
+        if self.kind == "bce":
+            target, weights = _without(target, weights, self.ignore)
+            loss = weighted_bce(logits, target, weights, self.pos_weight)
+            return (
+                loss + self.dice * soft_dice(logits.float().sigmoid(), target, weights) if self.dice else loss
+            )
+        loss = weighted_cross_entropy(logits, target, weights, self.ignore)
+        if not self.dice:
+            return loss
+        indices = _class_indices(logits, target)
+        indices, weights = _without(indices, _plane_weights(weights, indices), self.ignore)
+        one_hot = F.one_hot(indices, logits.shape[1]).movedim(-1, 1)
+        return loss + self.dice * soft_dice(
+            logits.float().softmax(1), one_hot, None if weights is None else weights[:, None]
+        )
+
+    def extra_repr(self) -> str:
+        """What it computes, for printing."""
+        return f"{self.kind}, dice={self.dice}, pos_weight={self.pos_weight}, ignore={self.ignore}"

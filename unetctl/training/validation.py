@@ -1,0 +1,131 @@
+"""Scores of a network during training, computed by the very tiles of `predict`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from unetctl.geometry.mirror import read_mirrored
+from unetctl.geometry.plan import TilePlan, fitting_core
+from unetctl.metrics.boundary import best_threshold, mean_scores, score_thresholds
+from unetctl.metrics.overlap import count_overlap
+from unetctl.networks.unet import UNet
+from unetctl.recipe.schema import Recipe
+from unetctl.runtime.device import Compute
+from unetctl.runtime.engine import Engine, TileJob
+from unetctl.runtime.loop import tile_frame
+from unetctl.runtime.numerics import Scaling
+from unetctl.runtime.planning import MAX_CORE
+from unetctl.training.crops import Plane
+
+Pixels = npt.NDArray[Any]
+
+#: Scores that need whole slices of cells with membranes between them.
+_MEMBRANE_SCORES = ("v_rand", "v_info", "adapted_rand_error", "pixel_error")
+#: Among which the threshold is chosen.
+_THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(2, 19))
+
+
+@dataclass(frozen=True)
+class Validated:
+    """One validation.
+
+    Attributes:
+        figures: by name; "threshold" among them for binary tasks.
+        outputs: one (C, y, x) array of logits a plane.
+    """
+
+    figures: dict[str, float]
+    outputs: tuple[Pixels, ...]
+
+
+def predict_plane(engine: Engine, network: UNet, pixels: Pixels) -> Pixels:
+    """Logits (C, y, x) of a plane (c, y, x) that is normalised already."""
+    spec, size = network.spec, tuple(pixels.shape[1:])
+    largest = MAX_CORE[engine.device.type, 2]
+    core = tuple(fitting_core(n, s, largest) for n, s in zip(size, spec.stride, strict=True))
+    tiles = TilePlan("yx", size, spec.stride, core, spec.halo, (1, 1), spec.border)
+    scaling = Scaling((0.0,) * pixels.shape[0], (1.0,) * pixels.shape[0])
+    output = np.empty((spec.out_channels, *size), np.float32)
+    for index in range(len(tiles)):
+        block = tiles.block(index)
+        for tile in tiles.tiles(block):
+            cut = read_mirrored(lambda box: pixels[(slice(None), *box.slices())], tile.read, size, leading=1)
+            logits = engine.submit([TileJob(cut, scaling)], tile_frame(tile, 2))()[0]
+            output[(slice(None), *tile.kept.slices())] = logits[(slice(None), *tile.kept.relative_to(tile.core).slices())]
+    return output
+
+
+def validate(network: UNet, planes: Sequence[Plane], recipe: Recipe, loss: nn.Module, compute: Compute, device: torch.device) -> Validated:
+    """Predicts whole planes and scores them.
+
+    Args:
+        network: any mode; a folded copy predicts.
+        planes: with targets and loss weights.
+        recipe: says what the outputs mean and which figure chooses.
+        loss: (logits, targets, weights) to a scalar.
+        compute, device: arithmetic.
+    """
+    engine = Engine(
+        network, compute, device, batch=1, keep="logits", activation=recipe.output.resolved_activation,
+        threshold=recipe.output.threshold,
+    )
+    outputs = tuple(predict_plane(engine, network, plane.pixels) for plane in planes)
+    total = weight = 0.0
+    for plane, logits in zip(planes, outputs, strict=True):
+        weights = np.ones(plane.target.shape, np.float32) if plane.weights is None else plane.weights
+        value = float(loss(torch.from_numpy(logits[None]), torch.from_numpy(plane.target[None]), torch.from_numpy(weights[None])))
+        total, weight = total + value * float(weights.sum()), weight + float(weights.sum())
+    figures = {"loss": total / max(weight, 1e-9)}
+    if recipe.output.num_channels == 1:
+        figures |= _binary_figures(planes, outputs, recipe)
+    else:
+        figures |= _class_figures(planes, outputs, recipe.output.num_channels)
+    return Validated(figures, outputs)
+
+
+def probability_of(logits: Pixels) -> npt.NDArray[np.float32]:
+    """Sigmoid, in float32."""
+    return torch.from_numpy(logits).sigmoid().numpy()
+
+
+def _binary_figures(planes: Sequence[Plane], outputs: Sequence[Pixels], recipe: Recipe) -> dict[str, float]:
+    figures: dict[str, float] = {}
+    threshold = recipe.output.threshold
+    if recipe.train.select in _MEMBRANE_SCORES:
+        scored = []
+        for plane, logits in zip(planes, outputs, strict=True):
+            scored.append(score_thresholds(probability_of(logits[0]), plane.target[0] > 0, _THRESHOLDS))
+        means = [mean_scores([one[i] for one in scored]) for i in range(len(_THRESHOLDS))]
+        best = best_threshold(means, recipe.train.select)  # type: ignore[arg-type]  # a membrane score by the test above
+        threshold = best.threshold
+        for name in _MEMBRANE_SCORES:
+            figures[name] = float(getattr(best, name))
+    counts = None
+    for plane, logits in zip(planes, outputs, strict=True):
+        ignore = None if plane.weights is None else plane.weights[0] == 0
+        one = count_overlap(probability_of(logits[0]) >= threshold, plane.target[0] > 0, ignore=ignore)
+        counts = one if counts is None else counts + one
+    assert counts is not None
+    return figures | {"iou": counts.iou, "dice": counts.dice, "misclassified": counts.misclassified, "threshold": threshold}
+
+
+def _class_figures(planes: Sequence[Plane], outputs: Sequence[Pixels], num_classes: int) -> dict[str, float]:
+    counts: list[Any] = [None] * num_classes
+    for plane, logits in zip(planes, outputs, strict=True):
+        found = logits.argmax(0)
+        ignore = None if plane.weights is None else plane.weights[0] == 0
+        for number in range(num_classes):
+            one = count_overlap(found == number, plane.target[0] == number, ignore=ignore)
+            counts[number] = one if counts[number] is None else counts[number] + one
+    present = [c for c in counts if c.num_true_positive + c.num_false_negative > 0]
+    wrong = sum(c.num_false_negative for c in counts) / max(1, sum(c.num_true_positive + c.num_false_negative for c in counts))
+    return {
+        "iou": float(np.mean([c.iou for c in present])) if present else 1.0,
+        "dice": float(np.mean([c.dice for c in present])) if present else 1.0,
+        "misclassified": wrong,
+    }
