@@ -189,6 +189,8 @@ class PipelinedLoop:
         complete = False
         try:
             complete = self._compute_all()
+            if not complete:
+                self._abort.set()  # the reader may wait for room that nobody makes any more
         except BaseException as error:
             self._errors.append(error)
             self._abort.set()
