@@ -1,0 +1,1 @@
+"""Sources: picture files behind one contract (`base.Source`), one module a format; `open_source` picks the format."""
