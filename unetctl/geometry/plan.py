@@ -157,12 +157,11 @@ class TilePlan:
             return Tile(read, core, kept, ((False, False),) * len(self.shape))
         limit = Box.whole(self.padded_shape)
         core = core.intersection(limit)
-        clipped = read.intersection(limit)
         ends = tuple(
             (a <= 0 and s > 1, b >= p and s > 1)
             for (a, b), p, s in zip(read, self.padded_shape, self.stride, strict=True)
         )
-        return Tile(self._clipped(clipped), core, kept, ends)
+        return Tile(self._clipped(read), core, kept, ends)
 
     def tiles(self, block: Block) -> Iterator[Tile]:
         """The tiles of a block, in order."""

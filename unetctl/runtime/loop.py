@@ -109,7 +109,7 @@ def _place(filling: _Filling, tile: Tile, result: Pixels, dims: int) -> None:
 
 def to_output_axes(image: ImagePlan, pixels: Pixels) -> Pixels:
     """(C, *plan axes) in the axes of the output picture, where channels come after the leading axes, if at all."""
-    if "c" not in image.output.axes:
+    if "c" not in image.output.axes or image.is_channelwise:
         first: Pixels = pixels[0]
         return first
     moved: Pixels = np.moveaxis(pixels, 0, image.output.axes.index("c"))
@@ -118,7 +118,7 @@ def to_output_axes(image: ImagePlan, pixels: Pixels) -> Pixels:
 
 def output_box(image: ImagePlan, box: Box) -> Box:
     """A box of the plan in the axes of the output picture, all channels."""
-    if "c" not in image.output.axes:
+    if "c" not in image.output.axes or image.is_channelwise:
         return box
     at = image.output.axes.index("c")
     channels = image.output.shape[at]
@@ -127,7 +127,7 @@ def output_box(image: ImagePlan, box: Box) -> Box:
 
 def _empty(image: ImagePlan, block: Block) -> Pixels:
     at = image.output.axes.find("c")
-    channels = image.output.shape[at] if at >= 0 else 1
+    channels = image.output.shape[at] if at >= 0 and not image.is_channelwise else 1
     return np.empty((channels, *block.box.shape), image.output.dtype)
 
 

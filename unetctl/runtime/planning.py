@@ -41,7 +41,8 @@ class PlanWishes:
         batch: tiles at once.
         keep: see `unetctl.runtime.numerics`.
         threshold: of masks.
-        channels: indices of the input's channels, in the network's order.
+        channels: indices of the input's channels, in the network's order; empty: each channel by itself, for networks that
+            take one.
         nonfinite: "median" or "refuse".
     """
 
@@ -74,6 +75,7 @@ class Planned:
 def make_plan(
     source: SourceInfo, source_options: dict[str, object], recipe: Recipe, weights_sha256: str, num_weights: int,
     compute: Compute, budget_bytes: int, wishes: PlanWishes, statistics: dict[str, object] | None = None,
+    grey_images: frozenset[int] = frozenset(),
 ) -> Planned:
     """The plan of a run.
 
@@ -87,6 +89,7 @@ def make_plan(
         budget_bytes: for the whole process.
         wishes: of the user.
         statistics: of another run, to be reused.
+        grey_images: colour pictures whose channels are all the same: one of them stands for all.
 
     Raises:
         InputError: if a picture does not fit the network.
@@ -109,7 +112,11 @@ def make_plan(
     batch = wishes.batch
     for i_image, info in enumerate(source.images):
         notes += [f"{info.name or source.uri}: {note}" for note in info.notes]
-        channels, colour, note = choose_channels(info, recipe, wishes.channels)
+        wanted = wishes.channels
+        if wanted is None and i_image in grey_images and recipe.input.channels == 1:
+            wanted = (0,)
+            notes.append(f"{info.name or source.uri}: red, green and blue are the same, one of them is taken")
+        channels, colour, note = choose_channels(info, recipe, wanted)
         notes += [note] if note else []
         warnings += _scale_warning(info, recipe)
         cut = _Cut(info, spec, recipe, keep, wishes, compute, budget_bytes, num_weights, max(1, len(channels)))
@@ -134,6 +141,10 @@ def choose_channels(info: ImageInfo, recipe: Recipe, wanted: tuple[int, ...] | N
     have, need = info.num_channels, recipe.input.channels
     where = info.name or "the input"
     listing = ", ".join(f"{i} ({n})" for i, n in enumerate(info.channel_names)) or f"0 to {have - 1}"
+    if wanted == ():
+        if need != 1 or recipe.output.num_channels != 1:
+            raise UsageError(f"--channel all for {recipe.task.name}, which takes {need} channels", "a task of one channel in and out")
+        return (), "as-is", ""
     if wanted is not None:
         if "c" not in info.axes:
             raise UsageError(f"--channel, but {where} has no channels", "", "leave it out")
@@ -159,7 +170,7 @@ def choose_channels(info: ImageInfo, recipe: Recipe, wanted: tuple[int, ...] | N
     raise InputError(
         f"{where} has {have} channels{' (colour)' if info.is_rgb else ''}",
         f"{need}, as {recipe.task.name} was trained on",
-        f"choose with --channel: {listing}" + (", or --set input.luminance=true" if info.is_rgb and need == 1 else ""),
+        f"choose with --channel: {listing}, or all" + (", or --set input.luminance=true" if info.is_rgb and need == 1 else ""),
     )
 
 
@@ -182,7 +193,9 @@ def _output(info: ImageInfo, tiles: TilePlan, recipe: Recipe, keep: Keep, num_im
     block, chunk = list(tiles.block_shape), list(_chunk(tiles))
     axes, shape = list(tiles.axes), list(tiles.shape)
     names: tuple[str, ...] = ()
-    if channels > 1:
+    if "c" in tiles.axes:
+        names = info.channel_names
+    elif channels > 1:
         at = sum(1 for a in tiles.axes if a not in "zyx")
         axes.insert(at, "c")
         shape.insert(at, channels)
@@ -251,7 +264,7 @@ class _Cut:
                 raise ResourceError(f"no plan fits into {format_size(self.budget_bytes)}")
 
     def _tiles(self, largest: int, block_pixels: int) -> TilePlan:
-        axes, shape = plan_axes(self.info.axes, self.info.shape)
+        axes, shape = plan_axes(self.info.axes, self.info.shape, channelwise=self.wishes.channels == ())
         dims, context = self.spec.dims, self.recipe.input.context_slices // 2
         if len([a for a in axes if a in "zyx"]) < dims or (context and "z" not in axes):
             raise InputError(
@@ -263,10 +276,10 @@ class _Cut:
         if context:
             halo[free - 1] = context
         core = [1] * free + [fitting_core(n, s, largest) for n, s in zip(shape[free:], stride[free:], strict=True)]
-        counts = self._cores_per_block(shape, tuple(core), free, block_pixels)
+        counts = self._cores_per_block(axes, shape, tuple(core), free, block_pixels)
         return TilePlan(axes, shape, stride, tuple(core), tuple(halo), counts, self.spec.border)
 
-    def _cores_per_block(self, shape: Ints, core: Ints, free: int, block_pixels: int) -> Ints:
+    def _cores_per_block(self, axes: str, shape: Ints, core: Ints, free: int, block_pixels: int) -> Ints:
         grid = [-(-n // c) for n, c in zip(shape, core, strict=True)]
         counts = [1] * len(shape)
         if self.wishes.block is not None:
@@ -287,7 +300,7 @@ class _Cut:
             plane = prod(n * c for n, c in zip(counts[free:], core[free:], strict=True))
             total = prod(-(-g // n) for g, n in zip(grid, counts, strict=True))
             # Only the innermost free axis is gathered, and not across volumes of a time series.
-            is_volume_axis = self.info.axes.replace("c", "")[free - 1] in "z"
+            is_volume_axis = axes[free - 1] == "z"
             if is_volume_axis:
                 wanted = max(1, min(block_pixels // plane, -(-total // _LEAST_BLOCKS)))
                 counts[free - 1] = min(grid[free - 1], wanted)

@@ -17,10 +17,13 @@ from unetctl.geometry.plan import Block
 from unetctl.recipe.schema import Normalise
 from unetctl.runtime.numerics import LUMINANCE, Scaling
 from unetctl.runtime.run_plan import ImagePlan, RunPlan
-from unetctl.runtime.statistics import VolumeStatistics, measure
+from unetctl.runtime.statistics import VolumeStatistics, measure, sample_boxes
 from unetctl.sources.base import Source
 
 Pixels = npt.NDArray[Any]
+
+#: Most pixels looked at to tell a grey picture that was saved as colour.
+_COLOUR_SAMPLE = 2**20
 
 
 @dataclass(frozen=True)
@@ -45,13 +48,13 @@ def read_channels(source: Source, i_image: int, channels: tuple[int, ...], colou
         source: to read from.
         i_image: the picture.
         channels, colour: see `ImagePlan`.
-        box: inside the picture, in its axes without "c".
+        box: inside the picture, in its axes without "c"; with it if `channels` is empty.
 
     Returns:
         (c, *box.shape), the source's dtype, or float32 for luminance.
     """
     axes = source.info.images[i_image].axes
-    if "c" not in axes:
+    if not channels:
         return source.read(i_image, box)[np.newaxis]
     at = axes.index("c")
     first, last = min(channels), max(channels)
@@ -63,6 +66,21 @@ def read_channels(source: Source, i_image: int, channels: tuple[int, ...], colou
         weights = np.asarray(LUMINANCE, np.float32).reshape(-1, *(1,) * (pixels.ndim - 1))
         pixels = (pixels[:3].astype(np.float32) * weights).sum(0, keepdims=True, dtype=np.float32)
     return pixels
+
+
+def has_equal_channels(source: Source, i_image: int) -> bool:
+    """True if red, green and blue are the same in a fixed sample of a colour picture: a grey one, saved as colour."""
+    info = source.info.images[i_image]
+    if not info.is_rgb or info.num_channels < 3:
+        return False
+    sizes = [(a, n) for a, n in zip(info.axes, info.shape, strict=True) if a != "c"]
+    lead = sum(1 for a, _ in sizes if a not in "zyx")
+    for box in sample_boxes(tuple(n for _, n in sizes[lead:]), _COLOUR_SAMPLE):
+        first = Box((0,) * lead + box.start, (1,) * lead + box.stop)
+        pixels = read_channels(source, i_image, (0, 1, 2), "as-is", first)
+        if not (pixels[1:] == pixels[:1]).all():
+            return False
+    return True
 
 
 class StatisticsStore:

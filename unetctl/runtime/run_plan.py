@@ -24,7 +24,8 @@ class ImagePlan:
         i_image: in the source.
         tiles: the cut; its axes are the picture's without "c".
         output: the picture that results.
-        channels: indices of the input channels that the network sees, in order; empty if the picture has no channel axis.
+        channels: indices of the input channels that the network sees, in order; empty if the picture has no channel axis, or
+            if each channel is a volume of its own ("c" is among the axes of `tiles` then).
         colour: "as-is", or "luminance": red, green and blue become one brightness.
         spacing_um: of the input, for comparison with what the weights were trained on.
     """
@@ -36,8 +37,13 @@ class ImagePlan:
     colour: str = "as-is"
 
     @property
+    def is_channelwise(self) -> bool:
+        """True if each channel is predicted on its own."""
+        return "c" in self.tiles.axes
+
+    @property
     def num_leading(self) -> int:
-        """Axes before the volume: t and the like; normalisation is per index of these."""
+        """Axes before the volume: t and the like, c if channelwise; normalisation is per index of these."""
         return sum(1 for a in self.tiles.axes if a not in "zyx")
 
     @property
@@ -200,7 +206,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def plan_axes(axes: str, shape: Ints) -> tuple[str, Ints]:
-    """Axes and sizes of a picture without its channels."""
-    kept = [(a, n) for a, n in zip(axes, shape, strict=True) if a != "c"]
+def plan_axes(axes: str, shape: Ints, *, channelwise: bool) -> tuple[str, Ints]:
+    """Axes and sizes of a picture that a plan cuts: without its channels, unless each is a volume of its own."""
+    kept = [(a, n) for a, n in zip(axes, shape, strict=True) if a != "c" or channelwise]
     return "".join(a for a, _ in kept), tuple(n for _, n in kept)

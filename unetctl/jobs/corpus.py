@@ -1,0 +1,145 @@
+"""One command, many inputs: each has its own plan, output and run; one bad file does not stop the rest."""
+
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+from unetctl.errors import IncompleteError, UnetctlError, UsageError
+from unetctl.jobs.predict import Prediction, PredictOptions, plan_prediction, run_prediction
+from unetctl.jobs.summary import PlanSummary, summarise
+from unetctl.jobs.tasks import ResolvedTask, resolve_task
+from unetctl.jobs.workers import SharedWorkers
+from unetctl.networks.unet import UNet
+from unetctl.runtime.events import Listener, Note, nobody
+from unetctl.runtime.report import RunReport
+from unetctl.runtime.run_folder import RunFolder
+
+
+def predict_all(
+    inputs: Sequence[str], task: str, options: PredictOptions, *, overrides: Sequence[str] = (), weights: str | None = None,
+    on_error: str = "skip", max_failed: str | None = None, verify_seams: bool = False, cluster: str | None = None,
+    emit: Listener = nobody, should_stop: Callable[[], bool] = lambda: False,
+    on_report: Callable[[RunReport], None] = lambda report: None,
+) -> list[RunReport]:
+    """Predicts every input.
+
+    Args:
+        inputs: files, stores or folders; outputs of ours among several are passed over.
+        task: see `resolve_task`.
+        options: for all of them.
+        overrides, weights: see `resolve_task`.
+        on_error: "skip" goes on with the next input, "abort" stops at the first failure.
+        max_failed: "3" or "10%": stop once more inputs have failed.
+        verify_seams: recompute some blocks under other tilings afterwards.
+        cluster: "local:N" or a dask scheduler's address: compute there.
+        emit, should_stop: see the engine.
+        on_report: called after each input.
+
+    Returns:
+        One report an input that was worked on.
+
+    Raises:
+        UnetctlError: of a single input; with several, failures become reports of status "failed".
+    """
+    resolved = resolve_task(task, overrides, weights)
+    network = resolved.network()
+    chosen = [path for path in inputs if len(inputs) == 1 or not _is_ours(path, emit)]
+    _refuse_name_clashes(chosen, options)
+    limit = _failure_limit(max_failed, len(chosen))
+    reports: list[RunReport] = []
+    num_failed = 0
+    with SharedWorkers(cluster, resolved) if cluster is not None else nullcontext() as workers:
+        for path in chosen:
+            if should_stop():
+                break
+            try:
+                report = _predict_one(path, resolved, network, options, verify_seams, workers, emit, should_stop)
+            except UnetctlError as error:
+                if len(chosen) == 1 or on_error == "abort" or error.exit_code == 75:
+                    raise
+                report = RunReport("predict", path, "", "failed", error=str(error), details={"exit_code": error.exit_code})
+            except Exception as error:
+                if len(chosen) == 1 or on_error == "abort":
+                    raise
+                details = {"exit_code": 1, "traceback": traceback.format_exc()}
+                report = RunReport("predict", path, "", "failed", error=f"a bug of unetctl: {error!r}", details=details)
+            reports.append(report)
+            on_report(report)
+            num_failed += report.status == "failed"
+            if limit is not None and num_failed > limit:
+                raise IncompleteError(f"{num_failed} of {len(reports)} inputs failed", f"at most {max_failed}", "see the messages above")
+            if report.status == "stopped":
+                break
+    return reports
+
+
+def dry_run(
+    inputs: Sequence[str], task: str, options: PredictOptions, *, overrides: Sequence[str] = (), weights: str | None = None,
+    warm_up: bool = True, emit: Listener = nobody,
+) -> list[PlanSummary]:
+    """Plans every input without computing anything; writes nothing.
+
+    Raises:
+        UnetctlError: what a run would raise before it begins.
+    """
+    resolved = resolve_task(task, overrides, weights)
+    network = resolved.network()
+    summaries = []
+    for path in inputs:
+        prediction = plan_prediction(path, resolved, options, network)
+        try:
+            summaries.append(summarise(prediction, network, warm_up=warm_up))
+        finally:
+            prediction.source.close()
+    return summaries
+
+
+def _predict_one(
+    path: str, task: ResolvedTask, network: UNet, options: PredictOptions, verify_seams: bool,
+    workers: SharedWorkers | None, emit: Listener, should_stop: Callable[[], bool],
+) -> RunReport:
+    prediction = plan_prediction(path, task, options, network)
+    try:
+        for text in prediction.planned.notes:
+            emit(Note(text, "info"))
+        for text in prediction.planned.warnings:
+            emit(Note(text, "warning"))
+        compute = workers.computer(prediction, emit) if workers is not None else None
+        report = run_prediction(prediction, network, emit, should_stop, compute)
+        if verify_seams and report.status in ("done", "nothing-new"):
+            report = _with_seams(prediction, network, report, emit)
+        return report
+    finally:
+        prediction.source.close()
+
+
+def _with_seams(prediction: Prediction, network: UNet, report: RunReport, emit: Listener) -> RunReport:
+    from unetctl.jobs.verify import verify_seams
+
+    seams = verify_seams(prediction, network, emit=emit)
+    for line in seams.lines():
+        emit(Note(line, "info"))
+    return replace(report, details={**report.details, "seams": seams.to_dict()})
+
+
+def _is_ours(path: str, emit: Listener) -> bool:
+    is_ours = RunFolder(Path(path)).has_plan() or path.rstrip("/").endswith(".run")
+    if is_ours:
+        emit(Note(f"{path} is an output of unetctl: passed over", "info"))
+    return is_ours
+
+
+def _refuse_name_clashes(inputs: Sequence[str], options: PredictOptions) -> None:
+    if len(inputs) > 1 and options.output is not None and not options.output.is_dir():
+        raise UsageError(f"-o {options.output} for {len(inputs)} inputs", "an existing folder", f"mkdir {options.output}")
+
+
+def _failure_limit(text: str | None, num_inputs: int) -> int | None:
+    if text is None:
+        return None
+    number, is_share = text.rstrip("%"), text.endswith("%")
+    if not number.isdigit():
+        raise UsageError(f"--max-failed {text}", "a number of inputs or a percentage, as 3 or 10%")
+    return int(number) * num_inputs // 100 if is_share else int(number)

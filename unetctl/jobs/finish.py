@@ -1,0 +1,81 @@
+"""From computed blocks to the finished output: pyramid, export, verification."""
+
+import shutil
+import time
+from collections.abc import Callable
+
+from unetctl.errors import Stopped
+from unetctl.runtime.events import Listener, StageEnded, StageProgress, StageStarted
+from unetctl.runtime.journal import BlockRecord, Journal, latest_records
+from unetctl.runtime.run_folder import RunFolder
+from unetctl.runtime.run_plan import RunPlan
+from unetctl.sinks.pyramid import build_step, pyramid_steps
+from unetctl.sinks.tiff import export_tiff, verify_tiff
+from unetctl.sinks.zarr import ZarrSink
+
+
+def finish_output(
+    folder: RunFolder, plan: RunPlan, emit: Listener, should_stop: Callable[[], bool], *, keep_store: bool = False
+) -> bool:
+    """Builds the pyramid and, for a TIFF, exports and verifies it; the store of a TIFF is removed then.
+
+    The caller holds the run alone, and all blocks are done.
+
+    Returns:
+        True if the output is finished, False if asked to stop (pyramid steps done until then stay done).
+
+    Raises:
+        ResourceError: if the disk is full, or the exported file does not read back as it was written.
+    """
+    sink = folder.sink()
+    if not _build_pyramid(folder, sink, emit, should_stop):
+        return False
+    if folder.is_zarr:
+        folder.mark_finished({"kind": "zarr"})
+        return True
+    begun = time.monotonic()
+    started = False
+
+    def progress(done: int, total: int) -> None:
+        nonlocal started
+        if not started:
+            emit(StageStarted("export", total, 0, "tile"))
+            started = True
+        emit(StageProgress("export", done))
+
+    try:
+        record = export_tiff(sink, folder.output, on_progress=progress, should_stop=should_stop)
+    except Stopped:
+        emit(StageEnded("export", time.monotonic() - begun, is_complete=False))
+        return False
+    verify_tiff(sink, folder.output)
+    emit(StageEnded("export", time.monotonic() - begun))
+    folder.mark_finished({"kind": "tiff", "num_bytes": record.num_bytes, "sha256": record.sha256})
+    if not keep_store:
+        shutil.rmtree(folder.store_path, ignore_errors=True)
+    return True
+
+
+def _build_pyramid(folder: RunFolder, sink: ZarrSink, emit: Listener, should_stop: Callable[[], bool]) -> bool:
+    steps = pyramid_steps(sink)
+    if not len(steps):
+        return True
+    records = latest_records(folder.path, "pyramid")
+    todo = [i for i in range(len(steps)) if i not in records or not all(sink.matches(k) for k in records[i].keys)]
+    if not todo:
+        return True
+    begun = time.monotonic()
+    done = len(steps) - len(todo)
+    emit(StageStarted("pyramid", len(steps), done, "step"))
+    with Journal(folder.path, "pyramid") as journal:
+        for index in todo:
+            if should_stop():
+                emit(StageEnded("pyramid", time.monotonic() - begun, is_complete=False))
+                return False
+            journal.mark(BlockRecord("pyramid", index, build_step(sink, steps[index])))
+            done += 1
+            emit(StageProgress("pyramid", done))
+    emit(StageEnded("pyramid", time.monotonic() - begun))
+    return True
+
+

@@ -1,0 +1,325 @@
+"""`unetctl predict`: one input to one output, planned, resumable, in bounded memory."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from unetctl.errors import InputError, UsageError
+from unetctl.jobs.finish import finish_output
+from unetctl.jobs.outputs import output_path
+from unetctl.jobs.tasks import ResolvedTask
+from unetctl.networks.unet import UNet
+from unetctl.runtime.device import apply_compute, resolve
+from unetctl.runtime.engine import Engine
+from unetctl.runtime.events import Listener, Note, StageEnded, StageProgress, StageStarted, nobody
+from unetctl.runtime.journal import BlockRecord, Journal, latest_records
+from unetctl.runtime.locks import RunLock
+from unetctl.runtime.loop import DoneBlock, LoopTimes, PipelinedLoop, output_box
+from unetctl.runtime.memory import budget
+from unetctl.runtime.numerics import Keep
+from unetctl.runtime.planning import Planned, PlanWishes, make_plan
+from unetctl.runtime.reading import BlockReader, StatisticsStore, has_equal_channels
+from unetctl.runtime.report import RunReport, peak_memory
+from unetctl.runtime.run_folder import RunFolder
+from unetctl.runtime.run_plan import RunPlan
+from unetctl.sources.base import Source
+from unetctl.sources.open import open_source
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """What the command line may say about a prediction; None leaves the decision to the planner or the existing plan.
+
+    Attributes:
+        output: path of the result; None makes a name in the working directory.
+        keep, threshold: what is written.
+        device, precision: see `unetctl.runtime.device`.
+        memory_bytes: budget; scheduler_bytes: what a batch system allows.
+        core, block, batch: sizes in pixels, tiles at once.
+        part: (i, n), i from 1: this process's share of the blocks.
+        fresh: start over. existing: "abort" or "overwrite", for an output that is not this job's.
+        axes, channels, series, time: corrections and restrictions of the input.
+        nonfinite: "median" or "refuse".
+        statistics_from: run folder or output whose statistics are reused.
+        verify: compare checksums of everything done before; keep_store: of TIFF outputs.
+    """
+
+    output: Path | None = None
+    keep: Keep | None = None
+    threshold: float | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    memory_bytes: int | None = None
+    scheduler_bytes: int | None = None
+    core: int | None = None
+    block: int | None = None
+    batch: int | None = None
+    part: tuple[int, int] | None = None
+    fresh: bool = False
+    existing: str = "abort"
+    axes: str | None = None
+    channels: tuple[int, ...] | None = None
+    series: int | None = None
+    time: int | None = None
+    nonfinite: str = "median"
+    statistics_from: Path | None = None
+    verify: bool = False
+    keep_store: bool = False
+
+    @property
+    def view(self) -> dict[str, Any]:
+        """How the source is opened."""
+        return {"axes": self.axes, "series": self.series, "time": self.time}
+
+    @property
+    def wishes(self) -> PlanWishes:
+        """What the planner is told."""
+        return PlanWishes(self.core, self.block, self.batch, self.keep, self.threshold, self.channels, self.nonfinite)
+
+    @property
+    def writer(self) -> str:
+        """Name of this process's journal."""
+        return f"part-{self.part[0]}-of-{self.part[1]}" if self.part else "main"
+
+
+@dataclass
+class Prediction:
+    """One input on its way: what `plan_prediction` found, for the dry run and for the run."""
+
+    input: str
+    source: Source
+    task: ResolvedTask
+    folder: RunFolder
+    planned: Planned
+    is_resumed: bool
+    budget_bytes: int
+    options: PredictOptions = field(repr=False, default_factory=PredictOptions)
+
+    @property
+    def plan(self) -> RunPlan:
+        """The plan in force."""
+        return self.planned.plan
+
+
+def plan_prediction(path: str, task: ResolvedTask, options: PredictOptions, network: UNet) -> Prediction:
+    """Opens an input and decides, or follows the plan of a run that was begun.
+
+    Raises:
+        InputError: if the input cannot be read or does not fit the network.
+        UsageError: if an output is in the way, or a begun run differs from what is asked now.
+        ResourceError: if nothing fits into the budget.
+    """
+    budget_bytes = budget(options.memory_bytes, options.scheduler_bytes)
+    source = open_source(path, **options.view, max_bytes=budget_bytes)
+    try:
+        folder = RunFolder(output_path(path, source.info, task.name, options.output))
+        num_weights = sum(p.numel() for p in network.parameters())
+        begun = folder.plan() if folder.has_plan() and not options.fresh else None
+        _, compute = resolve(options.device, options.precision)
+        if begun is not None:
+            kept = begun.compute
+            compute = replace(
+                kept,
+                device=compute.device if options.device != "auto" else kept.device,
+                precision=compute.precision if options.precision != "auto" else kept.precision,
+            )
+        elif options.existing != "overwrite" and not (options.fresh and folder.has_plan()):
+            folder.refuse_foreign_output()
+        wishes = options.wishes if begun is None else replace(options.wishes, batch=options.batch or begun.batch)
+        recorded = {"path": str(Path(path).resolve()) if Path(path).exists() else path, **options.view}
+        statistics = _statistics_of(options.statistics_from) if options.statistics_from or begun is None else begun.statistics
+        grey = frozenset(i for i in range(len(source.info.images)) if has_equal_channels(source, i))
+        planned = make_plan(
+            source.info, recorded, task.recipe, task.weights_sha256, num_weights, compute,
+            # The tiles of a plan never change, so a rerun with less memory is not held to the planner's choice.
+            budget_bytes if begun is None else max(budget_bytes, 1 << 60), wishes, statistics, grey,
+        )
+        if begun is not None:
+            planned = _following(begun, planned, options, folder)
+        return Prediction(path, source, task, folder, planned, begun is not None, budget_bytes, options)
+    except BaseException:
+        source.close()
+        raise
+
+
+def _following(begun: RunPlan, planned: Planned, options: PredictOptions, folder: RunFolder) -> Planned:
+    """The begun plan, if what is asked now agrees with it."""
+    asked = planned.plan
+    if options.core is None and options.block is None and len(asked.images) == len(begun.images):
+        images = tuple(
+            replace(new, tiles=old.tiles, output=replace(new.output, shard=old.output.shard, chunk=old.output.chunk))
+            if new.tiles.shape == old.tiles.shape else new
+            for new, old in zip(asked.images, begun.images, strict=True)
+        )
+        asked = replace(asked, images=images)
+    differing = asked.differences(begun)
+    if differing:
+        raise UsageError(
+            f"{folder.path} holds a run that differs: " + "; ".join(differing[:4]) + (f" and {len(differing) - 4} more" if len(differing) > 4 else ""),
+            "the same input, weights and settings as before",
+            "start over with --fresh, or choose another output with -o",
+        )
+    return replace(planned, plan=begun.with_source(str(asked.source["path"])))
+
+
+def _statistics_of(where: Path | None) -> dict[str, object]:
+    if where is None:
+        return {}
+    folder = where if (where / "plan.json").is_file() else RunFolder(where).path
+    if not (folder / "plan.json").is_file():
+        raise InputError(f"--stats {where} is no run", "an output of unetctl predict or its .run folder")
+    plan = RunPlan.from_json((folder / "plan.json").read_text())
+    known = StatisticsStore(folder, "none", plan).known
+    return {key: value.to_dict() for key, value in known.items()}
+
+
+#: What computes the missing blocks of a run: `compute_blocks`, or something that has them computed elsewhere.
+BlockComputer = Callable[
+    [RunPlan, list[int], Source, UNet, RunFolder, PredictOptions, Listener, Callable[[], bool], int], tuple[LoopTimes, bool]
+]
+
+
+def run_prediction(
+    prediction: Prediction, network: UNet, emit: Listener = nobody, should_stop: Callable[[], bool] = lambda: False,
+    compute: BlockComputer | None = None,
+) -> RunReport:
+    """Computes what is missing, then finishes the output (not for a part: `stitch` does).
+
+    Args:
+        prediction: as planned.
+        network: of its task.
+        emit, should_stop: see the engine.
+        compute: computes the blocks instead of `compute_blocks` in this process.
+
+    Returns:
+        A report of status "done", "nothing-new" or "stopped".
+
+    Raises:
+        BusyError: if another process holds the output.
+        UnetctlError: what reading, computing or writing raised; everything done until then stays done.
+    """
+    options, folder, plan = prediction.options, prediction.folder, prediction.plan
+    begun = time.monotonic()
+    if options.part:
+        i_part, num_parts = options.part
+        if options.fresh:
+            raise UsageError("--fresh together with --part", "one of them", "start over once without --part, then start the parts")
+        if not 1 <= i_part <= num_parts:
+            raise UsageError(f"--part {i_part}/{num_parts}", "1/n to n/n")
+    if options.fresh or (options.existing == "overwrite" and not folder.has_plan()):
+        _start_over(folder)
+    folder.begin(plan)
+    plan = folder.plan().with_source(str(plan.source["path"]))
+    if plan.fingerprint != prediction.plan.fingerprint:
+        raise UsageError(f"another process began {folder.output} with other settings at the same moment", "", "run the same command again to see which")
+    who = f"part {options.part[0]} of {options.part[1]}" if options.part else "predict"
+    with RunLock(folder.path, shared=options.part is not None, who=who):
+        if options.part:
+            folder.fix_parts(options.part[1])
+            with RunLock(folder.path, shared=False, who=who, name=f"part-{options.part[0]}"):
+                return _run_locked(prediction, plan, network, emit, should_stop, begun, compute)
+        return _run_locked(prediction, plan, network, emit, should_stop, begun, compute)
+
+
+def _start_over(folder: RunFolder) -> None:
+    if folder.path.is_dir():
+        with RunLock(folder.path, shared=False, who="start over"):
+            folder.remove()
+    else:
+        folder.remove()
+
+
+def _run_locked(
+    prediction: Prediction, plan: RunPlan, network: UNet, emit: Listener, should_stop: Callable[[], bool], begun: float,
+    compute: BlockComputer | None,
+) -> RunReport:
+    options, folder = prediction.options, prediction.folder
+    indices = plan.part(options.part[0] - 1, options.part[1]) if options.part else range(plan.num_blocks)
+    if options.part is None and folder.is_finished(options.verify):
+        return _report(prediction, plan, "nothing-new", len(indices), 0, LoopTimes(), begun)
+    if options.part is None and (exported := folder.finished()) and not folder.store_path.exists():
+        emit(Note(f"{folder.output} is not as it was written ({exported}): computing again", "warning"))
+    folder.begin(plan)  # the store may have been removed after an export
+    sink = folder.sink()
+    if options.part is None:
+        swept = sink.sweep_partials()
+        if swept:
+            emit(Note(f"removed {swept} unfinished files of a killed run", "detail"))
+    todo = folder.missing(sink, indices, checksums=options.verify)
+    times, complete = LoopTimes(), True
+    if todo:
+        compute = compute or compute_blocks
+        times, complete = compute(plan, todo, prediction.source, network, folder, options, emit, should_stop, len(indices))
+    num_done = len(indices) - len(todo) + times.num_blocks
+    if complete and options.part is None:
+        complete = finish_output(folder, plan, emit, should_stop, keep_store=options.keep_store)
+    status = "done" if complete else "stopped"
+    return _report(prediction, plan, status, num_done, times.num_blocks, times, begun)
+
+
+def compute_blocks(
+    plan: RunPlan, todo: list[int], source: Source, network: UNet, folder: RunFolder, options: PredictOptions,
+    emit: Listener, should_stop: Callable[[], bool], num_all: int,
+) -> tuple[LoopTimes, bool]:
+    """Runs the pipelined loop over blocks and journals them.
+
+    Returns:
+        Seconds by stage, and False if it was stopped.
+    """
+    device = apply_compute(plan.compute, options.device)
+    recipe = plan.typed_recipe()
+    sink = folder.sink()
+    engine = Engine(
+        network, plan.compute, device, batch=plan.batch, keep=plan.keep, activation=recipe.output.resolved_activation,
+        threshold=plan.threshold, emit=emit,
+    )
+    statistics = StatisticsStore(folder.path, options.writer, plan, should_stop)
+    done = num_all - len(todo)
+    begun = time.monotonic()
+    emit(StageStarted("predict", num_all, done, "block"))
+    kept = 0
+    with Journal(folder.path, options.writer) as journal:
+
+        def write(block: DoneBlock) -> None:
+            nonlocal done, kept
+            keys = sink.write(plan.images.index(block.image), output_box(block.image, block.block.box), block.pixels)
+            journal.mark(BlockRecord("block", block.index, keys, block.num_nonfinite))
+            done += 1
+            kept += block.block.box.num_pixels
+            emit(StageProgress("predict", done, {"Mpx/s": kept / 1e6 / max(1e-9, time.monotonic() - begun)}))
+
+        loop = PipelinedLoop(plan, BlockReader(source, plan, statistics), engine, write, should_stop)
+        complete = loop.run(todo)
+    emit(StageEnded("predict", time.monotonic() - begun, complete))
+    return loop.times, complete
+
+
+def _report(
+    prediction: Prediction, plan: RunPlan, status: str, num_done: int, num_computed: int, times: LoopTimes, begun: float
+) -> RunReport:
+    folder = prediction.folder
+    num_nonfinite = sum(r.num_nonfinite for r in latest_records(folder.path).values())
+    warnings = list(prediction.planned.warnings)
+    if num_nonfinite:
+        warnings.append(f"{num_nonfinite} pixels of the input were not finite and were replaced by the volume's median")
+    seconds = {
+        "reading": times.read_s, "waiting for reading": times.wait_read_s, "network": times.network_s,
+        "writing": times.write_s, "waiting for writing": times.wait_write_s, "loop": times.wall_s,
+    }
+    options = prediction.options
+    report = RunReport(
+        command="predict", input=prediction.input, output=str(folder.output), status=status,
+        num_blocks=plan.num_blocks, num_done=num_done, num_computed=num_computed, num_pixels=times.num_pixels,
+        elapsed_s=time.monotonic() - begun, seconds={k: round(v, 3) for k, v in seconds.items()},
+        projected_bytes=prediction.planned.projection.host, peak_bytes=peak_memory(), num_nonfinite=num_nonfinite,
+        notes=prediction.planned.notes, warnings=tuple(warnings),
+        details={
+            "task": plan.task, "fingerprint": plan.fingerprint, "keep": plan.keep, "threshold": plan.threshold,
+            "device": plan.compute.device, "precision": plan.compute.precision, "part": list(options.part or ()),
+            "num_tiles": times.num_tiles,
+        },
+    )
+    report.save(folder.path / (f"report-{options.writer}.json" if options.part else "report.json"))
+    return report

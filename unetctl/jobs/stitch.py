@@ -1,0 +1,92 @@
+"""`unetctl stitch OUT`: what the parts of a job array have left becomes the output."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from unetctl.errors import IncompleteError, InputError, UsageError
+from unetctl.jobs.finish import finish_output
+from unetctl.jobs.outputs import TIFF_SUFFIXES
+from unetctl.runtime.events import Listener, nobody
+from unetctl.runtime.locks import RunLock
+from unetctl.runtime.report import RunReport, peak_memory
+from unetctl.runtime.run_folder import RunFolder
+from unetctl.runtime.run_plan import RunPlan
+from unetctl.sinks.tiff import export_tiff, verify_tiff
+
+#: So many missing blocks are named in a message.
+_NAMED = 8
+
+
+def stitch_output(
+    output: Path, *, to: Path | None = None, verify: bool = False, keep_store: bool = False, emit: Listener = nobody,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> RunReport:
+    """Checks that the parts cover the plan, then builds pyramid and export.
+
+    Args:
+        output: as given to `predict` (or its ``.run`` folder).
+        to: write the finished store to this TIFF as well, or instead of the run's own kind.
+        verify: compare checksums of all blocks, not only sizes.
+        keep_store: of a TIFF output.
+        emit, should_stop: see the engine.
+
+    Raises:
+        InputError: if no run was begun there.
+        IncompleteError: if blocks are missing; names them and the command that computes them.
+        BusyError: if parts are still at work.
+    """
+    begun = time.monotonic()
+    folder = RunFolder(_output_of(output))
+    plan = folder.plan()
+    with RunLock(folder.path, shared=False, who="stitch"):
+        status = "nothing-new"
+        if not folder.is_finished(verify):
+            if not folder.store_path.exists():
+                folder.begin(plan)
+            sink = folder.sink()
+            sink.sweep_partials()
+            missing = folder.missing(sink, range(plan.num_blocks), checksums=verify)
+            if missing:
+                raise _incomplete(folder, plan, missing)
+            complete = finish_output(folder, plan, emit, should_stop, keep_store=keep_store or to is not None)
+            status = "done" if complete else "stopped"
+        if to is not None and status != "stopped":
+            _export_to(folder, to, should_stop)
+    result = to or folder.output
+    report = RunReport(
+        "stitch", str(output), str(result), status, plan.num_blocks, plan.num_blocks, 0, 0, time.monotonic() - begun,
+        peak_bytes=peak_memory(), details={"fingerprint": plan.fingerprint, "parts": folder.num_parts()},
+    )
+    report.save(folder.report_path)
+    return report
+
+
+def _output_of(path: Path) -> Path:
+    return path.with_name(path.name.removesuffix(".run")) if path.name.endswith(".run") else path
+
+
+def _incomplete(folder: RunFolder, plan: RunPlan, missing: list[int]) -> IncompleteError:
+    named = ", ".join(map(str, missing[:_NAMED])) + (f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else "")
+    num_parts = folder.num_parts()
+    source = plan.source.get("path", "INPUT")
+    command = f"unetctl predict {source} --task {plan.task} -o {folder.output}"
+    if num_parts:
+        parts = [i + 1 for i in range(num_parts) if set(plan.part(i, num_parts)) & set(missing)]
+        which = ", ".join(f"{i}/{num_parts}" for i in parts)
+        hint = f"compute part {which}: {command} --part {parts[0]}/{num_parts}"
+    else:
+        hint = f"compute them: {command}"
+    return IncompleteError(f"{len(missing)} of {plan.num_blocks} blocks of {folder.output} are missing ({named})", "all blocks done", hint)
+
+
+def _export_to(folder: RunFolder, to: Path, should_stop: Callable[[], bool]) -> None:
+    if to.suffix not in TIFF_SUFFIXES:
+        raise UsageError(f"-o {to}", "a name that ends in .ome.tif or .tif", "the OME-Zarr store is the output of predict -o NAME.ome.zarr")
+    if to.exists():
+        raise UsageError(f"{to} exists", "a new name", "choose another or remove it")
+    if not folder.store_path.exists():
+        raise InputError(f"the store of {folder.output} was removed after its export", "a store", "predict with --keep-store, or to OME-Zarr")
+    sink = folder.sink()
+    export_tiff(sink, to, should_stop=should_stop)
+    verify_tiff(sink, to)
