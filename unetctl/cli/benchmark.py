@@ -1,0 +1,96 @@
+"""`unetctl benchmark`: how fast, how good."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from unetctl.cli import options as o
+from unetctl.cli.session import Session, session
+
+app = typer.Typer(no_args_is_help=True, help="Measure how fast predict is, or how good.")
+
+Picture = Annotated[
+    str | None, typer.Argument(metavar="INPUT", help="A picture to measure with; absent: one made up in memory.")
+]
+Size = Annotated[int, typer.Option(min=64, metavar="PX", help="Side of the made-up picture, pixels.")]
+Pairs = Annotated[
+    int, typer.Option(min=1, metavar="N", help="Runs of predict, each paired with a run of the bare network.")
+]
+Data = Annotated[Path, typer.Option(metavar="FOLDER", help="Pictures with their labels.", show_default=False)]
+Split = Annotated[str, typer.Option(metavar="train|val|test|all", help="Which of them, by the recipe's split.")]
+Result = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", metavar="OUT", help="Score this output of predict instead of computing one."),
+]
+
+
+@app.command()
+def speed(
+    task: o.Task,
+    picture: Picture = None,
+    size: Size = 4096,
+    pairs: Pairs = 5,
+    core: o.Core = None,
+    batch: o.Batch = None,
+    device: o.Device = "auto",
+    precision: o.Precision = "auto",
+    json: o.Json = False,
+    log_format: o.LogFormat = "text",
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+) -> None:
+    """How fast predict is from first read to last write, beside the bare network on resident data."""
+    with session(o.talk_of(json, log_format, quiet, verbose)) as current:
+        from unetctl.jobs import benchmark
+
+        report = benchmark.speed(
+            task,
+            picture,
+            size=size,
+            pairs=pairs,
+            core=core,
+            batch=batch,
+            device=device,
+            precision=precision,
+            emit=current.console.emit,
+            should_stop=current.should_stop,
+        )
+        _print(report, current)
+
+
+@app.command()
+def accuracy(
+    task: o.Task,
+    data: Data,
+    output: Result = None,
+    split: Split = "test",
+    device: o.Device = "auto",
+    json: o.Json = False,
+    log_format: o.LogFormat = "text",
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+) -> None:
+    """How good the answers are, by the measures of the task's field, on labelled pictures."""
+    with session(o.talk_of(json, log_format, quiet, verbose)) as current:
+        from unetctl.jobs import benchmark
+
+        report = benchmark.accuracy(
+            task,
+            data,
+            output=output,
+            split=split,
+            device=device,
+            emit=current.console.emit,
+            should_stop=current.should_stop,
+        )
+        _print(report, current)
+
+
+def _print(report: Any, current: Session) -> None:
+    """Figures are what was asked for: they go to stdout."""
+    if current.console.talk.as_json:
+        current.console.json(report.to_dict())
+        return
+    for line in report.lines():
+        current.console.data(line)

@@ -1,0 +1,58 @@
+"""`unetctl sample`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from unetctl.cli import options as o
+from unetctl.cli.session import session
+from unetctl.cli.words import parse_shape
+
+Task = Annotated[str, typer.Argument(metavar="TASK", help="The task to try: em.", show_default=False)]
+To = Annotated[
+    Path | None,
+    typer.Option(
+        "--output", "-o", metavar="FILE", help="NAME.tif or an existing folder; absent: TASK-sample.tif here."
+    ),
+]
+Shape = Annotated[str, typer.Option(metavar="Z,Y,X", help="Slices, rows and columns.")]
+Seed = Annotated[int, typer.Option(min=0, metavar="N", help="Another seed is another piece of tissue.")]
+Labels = Annotated[
+    bool, typer.Option("--labels", help="Write the truth beside it too (NAME-labels.tif; inside cells 255).")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace another file of that name.")]
+
+
+def sample(
+    task: Task,
+    output: To = None,
+    shape: Shape = "6,512,512",
+    seed: Seed = 0,
+    labels: Labels = False,
+    overwrite: Overwrite = False,
+    json: o.Json = False,
+) -> None:
+    """Make a small input to try a task on.
+
+    It is drawn on the spot, and the same every time.
+    """
+    with session(o.talk_of(json, "text", False, False), is_long=False) as current:
+        size = parse_shape(shape)
+        from unetctl.jobs.sample import labels_path, make_sample
+
+        path = make_sample(task, output, size, seed, labels=labels, overwrite=overwrite)
+        paths = [path, labels_path(path)] if labels else [path]
+        if json:
+            current.console.json(
+                {
+                    "task": task,
+                    "output": str(path),
+                    "labels": str(paths[1]) if labels else None,
+                    "shape": list(size),
+                    "seed": seed,
+                }
+            )
+            return
+        for made in paths:
+            current.console.data(str(made))
