@@ -101,6 +101,22 @@ def test_options_exist(help_of):
     assert not unknown, "\n".join(unknown)
 
 
+def test_batch_scripts_are_sound(help_of):
+    """The scripts in pipelines/jobs parse, and every option that they use exists."""
+    scripts = sorted((PROJECT / "pipelines" / "jobs").iterdir())
+    assert scripts
+    for script in scripts:
+        text = script.read_text(encoding="utf-8")
+        if script.suffix == ".sbatch":
+            subprocess.run(["bash", "-n", str(script)], check=True)
+        calls = re.findall(r"unetctl (?:predict|train|stitch|info)[^\n&|;]*", text)
+        assert calls, script
+        for call in calls:
+            words, options = words_and_options(call)
+            unknown = [o for o in options if not re.search(rf"(?<![\w-]){re.escape(o)}(?![\w-])", help_of(words))]
+            assert not unknown, f"{script}: {call}"
+
+
 def test_links_lead_somewhere():
     links = re.findall(r"\]\((?!\w+:|#)([^)#\s]+)", _BLOCK.sub("", README))
     missing = [link for link in links if not (PROJECT / link).exists()]

@@ -14,7 +14,7 @@ from unetctl.jobs.workers import SharedWorkers
 from unetctl.networks.unet import UNet
 from unetctl.runtime.events import Listener, Note, nobody
 from unetctl.runtime.report import RunReport
-from unetctl.runtime.run_folder import RunFolder
+from unetctl.runtime.run_folder import OutputInTheWayError, RunFolder
 
 
 def predict_all(
@@ -53,9 +53,20 @@ def predict_all(
     with SharedWorkers(cluster, resolved) if cluster is not None else nullcontext() as workers:
         for path in chosen:
             if should_stop():
+                reports.append(RunReport("predict", path, "", "stopped"))
+                on_report(reports[-1])
                 break
             try:
                 report = _predict_one(path, resolved, network, options, verify_seams, workers, emit, should_stop)
+            except OutputInTheWayError as error:
+                if options.existing != "skip" and (len(chosen) == 1 or on_error == "abort"):
+                    raise
+                if options.existing != "skip":
+                    details = {"exit_code": error.exit_code}
+                    report = RunReport("predict", path, "", "failed", error=str(error), details=details)
+                else:
+                    emit(Note(f"{error.seen}: passed over", "info"))
+                    report = RunReport("predict", path, "", "skipped")
             except UnetctlError as error:
                 if len(chosen) == 1 or on_error == "abort" or error.exit_code == 75:
                     raise

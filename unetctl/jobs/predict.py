@@ -16,6 +16,7 @@ from unetctl.runtime.engine import Engine
 from unetctl.runtime.events import Listener, Note, StageEnded, StageProgress, StageStarted, nobody
 from unetctl.runtime.journal import BlockRecord, Journal, latest_records
 from unetctl.runtime.locks import RunLock
+from unetctl.runtime.logbook import logged
 from unetctl.runtime.loop import DoneBlock, LoopTimes, PipelinedLoop, output_box
 from unetctl.runtime.memory import budget
 from unetctl.runtime.numerics import Keep
@@ -39,7 +40,7 @@ class PredictOptions:
         memory_bytes: budget; scheduler_bytes: what a batch system allows.
         core, block, batch: sizes in pixels, tiles at once.
         part: (i, n), i from 1: this process's share of the blocks.
-        fresh: start over. existing: "abort" or "overwrite", for an output that is not this job's.
+        fresh: start over. existing: "abort", "skip" or "overwrite", for an output that is not this job's.
         axes, channels, series, time: corrections and restrictions of the input.
         nonfinite: "median" or "refuse".
         statistics_from: run folder or output whose statistics are reused.
@@ -215,6 +216,7 @@ def run_prediction(
     if plan.fingerprint != prediction.plan.fingerprint:
         raise UsageError(f"another process began {folder.output} with other settings at the same moment", "", "run the same command again to see which")
     who = f"part {options.part[0]} of {options.part[1]}" if options.part else "predict"
+    emit = logged(folder.path / "log.jsonl", emit)
     with RunLock(folder.path, shared=options.part is not None, who=who):
         if options.part:
             folder.fix_parts(options.part[1])
@@ -241,8 +243,7 @@ def _run_locked(
         return _report(prediction, plan, "nothing-new", len(indices), 0, LoopTimes(), begun)
     if options.part is None and (exported := folder.finished()) and not folder.store_path.exists():
         emit(Note(f"{folder.output} is not as it was written ({exported}): computing again", "warning"))
-    folder.begin(plan)  # the store may have been removed after an export
-    sink = folder.sink()
+    sink = folder.ensure_store(plan)
     if options.part is None:
         swept = sink.sweep_partials()
         if swept:

@@ -42,9 +42,7 @@ def stitch_output(
     with RunLock(folder.path, shared=False, who="stitch"):
         status = "nothing-new"
         if not folder.is_finished(verify):
-            if not folder.store_path.exists():
-                folder.begin(plan)
-            sink = folder.sink()
+            sink = folder.ensure_store(plan)
             sink.sweep_partials()
             missing = folder.missing(sink, range(plan.num_blocks), checksums=verify)
             if missing:

@@ -147,8 +147,9 @@ def _refuse_foreign(path: Path) -> None:
     if not path.is_file():
         raise WeightsError(f"there is no weights file {path}", "a .safetensors file or a training run's folder")
     with path.open("rb") as file:
-        magic = file.read(2)
-    if zipfile.is_zipfile(path) or magic[:1] == b"\x80":
+        start = file.read(9)
+    # A safetensors header may have a length that begins with pickle's first byte; then its text follows at once.
+    if zipfile.is_zipfile(path) or (start[:1] == b"\x80" and start[8:] != b"{"):
         raise WeightsError(
             f"{path} is a pickled PyTorch file, which runs its author's code when opened",
             "safetensors",

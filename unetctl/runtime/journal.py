@@ -6,7 +6,7 @@ torn by a crash is the last one of its file and is ignored. "The file exists" ne
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -105,16 +105,6 @@ def read_records(folder: Path) -> Iterator[BlockRecord]:
 def latest_records(folder: Path, unit: str = "block") -> dict[int, BlockRecord]:
     """The last record of each unit, by index."""
     return {record.index: record for record in read_records(folder) if record.unit == unit}
-
-
-def forget(folder: Path, units: Iterable[str] = ("block", "pyramid")) -> None:
-    """Deletes the journals' lines of some units (all journals are rewritten atomically)."""
-    wanted = set(units)
-    for path in sorted(folder.glob(_PATTERN)):
-        kept = [r.to_json() for r in read_one(path) if r.unit not in wanted]
-        temporary = path.with_suffix(".partial")
-        temporary.write_text("".join(line + "\n" for line in kept))
-        temporary.replace(path)
 
 
 def read_one(path: Path) -> Iterator[BlockRecord]:

@@ -182,8 +182,8 @@ def _scale_warning(info: ImageInfo, recipe: Recipe) -> list[str]:
     for axis, have, want in zip("xyz", reversed(info.spacing_um), reversed(trained), strict=False):
         if have and want and axis != "z" and not 0.5 <= have / want <= 2:
             found.append(
-                f"{info.name or 'the input'} has {have * 1000:.3g} nm per pixel along {axis}, and {recipe.task.name} was "
-                f"trained at {want * 1000:.3g} nm: expect poor results at another scale"
+                f"{info.name or 'the input'} has {have * 1000:.4g} nm per pixel along {axis}, and {recipe.task.name} was "
+                f"trained at {want * 1000:.4g} nm: expect poor results at another scale"
             )
     return found[:1]
 

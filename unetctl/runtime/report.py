@@ -15,7 +15,7 @@ class RunReport:
     Attributes:
         command: "predict", "stitch" ...
         input, output: paths as given.
-        status: "done", "nothing-new", "stopped", "parts-missing" or "failed".
+        status: "done", "nothing-new", "stopped", "skipped" or "failed".
         num_blocks: of the plan; num_done: finished altogether; num_computed: by this execution.
         num_pixels: kept by this execution.
         elapsed_s: wall time of this execution.

@@ -13,15 +13,20 @@ import contextlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from unetctl.errors import InputError, ResourceError, UsageError
-from unetctl.runtime.journal import forget, latest_records
+from unetctl.runtime.journal import latest_records
 from unetctl.runtime.run_plan import RunPlan
 from unetctl.sinks.disk import sha256_of
 from unetctl.sinks.zarr import ZarrSink
 
 _ZARR_SUFFIXES = (".zarr",)
+
+
+class OutputInTheWayError(UsageError):
+    """Something that is not ours lies where the output is to be."""
 
 
 class RunFolder:
@@ -76,24 +81,42 @@ class RunFolder:
         """Says so if something that is not ours lies where the output is to be.
 
         Raises:
-            UsageError: if the output exists and no run folder belongs to it.
+            OutputInTheWayError: if the output exists and no run folder belongs to it.
         """
         if self.output.exists() and not self.has_plan():
-            raise UsageError(f"{self.output} exists and is not a result of this job", "a new name", "choose another with -o, or give --existing overwrite")
+            raise OutputInTheWayError(f"{self.output} exists and is not a result of this job", "a new name", "choose another with -o, or give --existing overwrite")
 
     def begin(self, plan: RunPlan) -> None:
-        """Puts plan and store in place; whoever comes second finds them and follows.
+        """Puts the plan in place; whoever comes second finds it and follows. The lock can be taken then.
 
         Raises:
             ResourceError: if the disk is full or not writable.
         """
-        try:
+        with self._writing():
             if not self.has_plan():
                 self._put_plan(plan)
+
+    def ensure_store(self, plan: RunPlan) -> ZarrSink:
+        """The store, made from the plan if there is none; the caller holds the run's lock, shared or alone.
+
+        Records of a store that vanished need no care: no block matches them any more.
+
+        Raises:
+            ResourceError: if the disk is full or not writable.
+        """
+        with self._writing():
             if not self.store_path.exists():
                 self._put_store(plan)
+        return self.sink()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
-            raise ResourceError(f"{self.path} could not be written ({error.strerror or error})", "", "check the folder's rights and free space") from error
+            raise ResourceError(
+                f"{self.path} could not be written ({error.strerror or error})", "", "check the folder's rights and free space"
+            ) from error
 
     def _put_plan(self, plan: RunPlan) -> None:
         temporary = self.path.with_name(f".{self.path.name}.partial-{os.getpid()}")
@@ -114,8 +137,6 @@ class RunFolder:
             shutil.rmtree(temporary, ignore_errors=True)
 
     def _put_store(self, plan: RunPlan) -> None:
-        # A store that vanished (or never was) makes every record void.
-        forget(self.path)
         temporary = self.store_path.with_name(f".{self.store_path.name}.partial-{os.getpid()}")
         shutil.rmtree(temporary, ignore_errors=True)
         try:
