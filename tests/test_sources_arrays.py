@@ -83,11 +83,6 @@ def test_every_array_source_keeps_the_contract(tmp_path: Path, kind: str):
     info = source.info
     assert (info.images[0].axes, info.images[0].shape) == ("zyx", ARRAY.shape)
     assert_reads(source, ARRAY)
-    assert (
-        info.identity == SOURCES[kind](tmp_path / "..", ARRAY).info.identity
-        if "memory" in kind or kind == "dask"
-        else info.identity
-    )
     assert json.loads(json.dumps(info.identity)) == info.identity
     assert str(tmp_path) not in json.dumps(info.identity)
     for box in (Box((0, 0, 0), (6, 1, 1)), Box((-1, 0, 0), (1, 1, 1)), Box((0, 0), (1, 1))):
@@ -101,7 +96,11 @@ def test_identity_tells_other_pixels(tmp_path: Path, kind: str):
     other = ARRAY.copy()
     other[0, 0, 0] += 1
     (tmp_path / "other").mkdir()
-    assert SOURCES[kind](tmp_path, ARRAY).info.identity != SOURCES[kind](tmp_path / "other", other).info.identity
+    identity = SOURCES[kind](tmp_path, ARRAY).info.identity
+    assert SOURCES[kind](tmp_path / "other", other).info.identity != identity
+    (tmp_path / "same").mkdir()
+    if kind != "hdf5":  # its files carry the time of their making
+        assert SOURCES[kind](tmp_path / "same", ARRAY.copy()).info.identity == identity
 
 
 @pytest.mark.parametrize("kind", SOURCES)
@@ -235,9 +234,9 @@ def test_hdf5_dataset_is_chosen_or_listed(tmp_path: Path):
     with pytest.raises(InputError, match="no HDF5 file"):
         open_source(f"{tmp_path / 'a.npy'}::/c")
     data = path.read_bytes()
-    path.write_bytes(data[: len(data) // 2])
+    (tmp_path / "b.h5").write_bytes(data[: len(data) // 2])
     with pytest.raises(InputError, match="cut off"):
-        open_source(str(path))
+        open_source(str(tmp_path / "b.h5"))
 
 
 def test_opening_loads_only_what_the_format_needs(tmp_path: Path):

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,17 @@ def test_exif_turns_upright(tmp_path: Path, code: int):
     assert_reads(source, upright)
 
 
+def test_exif_behind_the_pixels_of_a_png(tmp_path: Path):
+    image = Image.fromarray(COLOUR)
+    exif = image.getexif()
+    exif[274] = 6
+    data = Path(saved(tmp_path / "a.png", image, exif=exif)).read_bytes()
+    at = data.index(b"eXIf") - 4
+    size = 12 + int.from_bytes(data[at : at + 4], "big")
+    (tmp_path / "a.png").write_bytes(data[:at] + data[at + size : -12] + data[at : at + size] + data[-12:])
+    assert_reads(open_source(str(tmp_path / "a.png")), np.rot90(COLOUR, -1).transpose(2, 0, 1))
+
+
 def test_only_the_first_frame_and_said(tmp_path: Path):
     frames = [Image.fromarray(picture((31, 44), seed=i)) for i in range(3)]
     source = open_source(saved(tmp_path / "a.gif", frames[0], save_all=True, append_images=frames[1:]))
@@ -107,11 +119,12 @@ def test_only_the_first_frame_and_said(tmp_path: Path):
 
 def test_sizes_beyond_the_limit_are_refused_before_decoding(tmp_path: Path):
     path = saved(tmp_path / "a.png", Image.fromarray(COLOUR))
-    with pytest.raises(InputError, match="44 x 31 pixels .4092 bytes.*at most 4000"):
+    with pytest.raises(InputError, match=r"44 x 31 pixels .4092 bytes.*at most 4000"):
         open_source(path, max_bytes=4000)
     assert_reads(open_source(path, max_bytes=5000), COLOUR.transpose(2, 0, 1))
     data = bytearray((tmp_path / "a.png").read_bytes())
     data[16:24] = struct.pack(">II", 2_000_000, 1_000_000)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
     (tmp_path / "a.png").write_bytes(data)
     with pytest.raises(InputError, match="2000000 x 1000000"):
         open_source(path)
@@ -130,9 +143,10 @@ def stack_folder(folder: Path, numbers: list[int], suffix: str = ".png") -> np.n
     folder.mkdir(exist_ok=True)
     planes = [picture((31, 44), seed=i) for i in numbers]
     for i, plane in zip(numbers, planes, strict=True):
-        tifffile.imwrite(folder / f"s{i}.tif", plane) if suffix == ".tif" else Image.fromarray(plane).save(
-            folder / f"s{i}{suffix}"
-        )
+        if suffix == ".tif":
+            tifffile.imwrite(folder / f"s{i}.tif", plane)
+        else:
+            Image.fromarray(plane).save(folder / f"s{i}{suffix}")
     return np.stack(planes)
 
 
@@ -189,9 +203,8 @@ def test_numbers_in_names():
     assert gap_notes(["a1_c0.tif", "a2_c0.tif", "a3_c0.tif"]) == []
     assert gap_notes(["a.tif", "b.tif"]) == []
     assert gap_notes(["2019-s1", "2020-s2"]) == []
-    assert "2 and 99998 more" in " ".join(gap_notes(["s1", "s100001"])).replace(", ", " ").replace(
-        "2 3 4 5 6 7 8 9 and 99991", "2 and 99998"
-    )
+    [note] = gap_notes(["s1", "s100001"])
+    assert "2, 3, 4, 5, 6, 7, 8, 9 and 99991 more" in note
 
 
 def test_table_of_formats_and_cheap_check(tmp_path: Path):

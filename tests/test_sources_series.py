@@ -196,6 +196,23 @@ def test_long_metadata_are_parsed_in_pieces():
     assert found.files == [("u", "a")]
 
 
+def test_pictures_of_one_name_are_told_apart(tmp_path: Path):
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as writer:
+        for i in range(3):
+            writer.write(picture((20, 30), seed=i), metadata={"Name": "field"})
+    source = open_source(str(tmp_path / "a.ome.tif"))
+    assert [i.name for i in source.info.images] == ["field-0", "field-1", "field-2"]
+    assert_reads(source, picture((20, 30), seed=2), 2)
+
+
+def test_raw_file_of_a_camera_is_not_taken_for_its_thumbnail(tmp_path: Path):
+    with tifffile.TiffWriter(tmp_path / "a.dng") as writer:
+        writer.write(picture((20, 30)), subifds=1, subfiletype=1, metadata=None)
+        writer.write(picture((200, 300)), metadata=None)
+    with pytest.raises(InputError, match="reduced copies"):
+        open_source(str(tmp_path / "a.dng"))
+
+
 @pytest.mark.parametrize("options", [{}, {"compression": "deflate"}])
 def test_imagej_hyperstack(tmp_path: Path, options: dict[str, Any]):
     array = picture((2, 4, 3, 20, 30), "u2")
@@ -269,7 +286,8 @@ def test_slide_is_its_full_resolution(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("value", "unit", "expected"),
-    [(250, "nm", 0.25), ("4", "\u00c5", 4e-4), (1, "micrometer", 1), (1, "\\u00B5m", 1), (2, "mm", 2000), (1, "pixel", None), (-1, "um", None),
+    [(250, "nm", 0.25), ("4", "\u00c5", 4e-4), (1, "micrometer", 1), (1, "\\u00B5m", 1), (2, "mm", 2000),
+     (1, "pixel", None), (-1, "um", None),
      (None, "um", None), ("nan", "um", None), (1, None, None), (3, "microns", 3), (1, "\u03bcm", 1)],
 )  # fmt: skip
 def test_units(value: object, unit: str | None, expected: float | None):

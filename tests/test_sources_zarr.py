@@ -31,7 +31,9 @@ def ome_zarr(path: Path, array: npt.NDArray[Any], version: str, axes: list[Any] 
     group = zarr.create_group(path, zarr_format=zarr_format)
     separator: Any = {"name": "default" if zarr_format == 3 else "v2", "separator": "/"}
     for i, level in enumerate((array, array[..., ::2, ::2])):
-        group.create_array(f"s{i}", data=level, chunks=(1,) * (level.ndim - 2) + (8, 9), chunk_key_encoding=separator)
+        group.create_array(
+            f"s{i}", data=level, chunks=(1,) * (level.ndim - 3) + (4, 16, 16), chunk_key_encoding=separator
+        )
     scales = [
         {"type": "scale", "scale": [1.0] * (array.ndim - 3) + [500.0, 0.25, 0.0005]},
         {"type": "translation", "translation": [0.0] * array.ndim},
@@ -49,13 +51,13 @@ def ome_zarr(path: Path, array: npt.NDArray[Any], version: str, axes: list[Any] 
 
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
 def test_ome_zarr(tmp_path: Path, version: str):
-    channels = {"omero": {"channels": [{"label": name} for name in ("a", "b", "c")]}}
+    channels: dict[str, Any] = {"omero": {"channels": [{"label": name} for name in ("a", "b", "c")]}}
     path = ome_zarr(tmp_path / "a.ome.zarr", ARRAY, version, **channels)
     source = open_source(str(path))
     image = source.info.images[0]
     assert (source.info.format, image.axes, image.channel_names) == (f"OME-Zarr {version}", "tczyx", ("a", "b", "c"))
     assert image.spacing_um == pytest.approx((0.5, 0.25, 1.0))
-    assert source.info.preferred_chunk == ((1, 1, 1, 8, 9),)
+    assert source.info.preferred_chunk == ((1, 1, 4, 16, 16),)
     assert_reads(source, ARRAY)
     assert_reads(open_source(str(path), channel="b", time=0), ARRAY[0, 1])
     assert_reads(open_source(str(path), axes="zctyx"), ARRAY.transpose(2, 1, 0, 3, 4))
@@ -96,7 +98,7 @@ def test_group_with_one_array_or_several(tmp_path: Path):
     group.create_array("volumes/raw", data=ARRAY[0, 0])
     assert_reads(open_source(str(tmp_path / "a.zarr")), ARRAY[0, 0])
     group.create_array("volumes/labels", data=ARRAY[0, 0])
-    with pytest.raises(InputError, match="2 arrays: volumes/labels, volumes/raw.*choose one, e.g."):
+    with pytest.raises(InputError, match=r"2 arrays: volumes/labels, volumes/raw.*choose one, e.g."):
         open_source(str(tmp_path / "a.zarr"))
     assert_reads(open_source(str(tmp_path / "a.zarr" / "volumes" / "raw")), ARRAY[0, 0])
 
@@ -104,19 +106,19 @@ def test_group_with_one_array_or_several(tmp_path: Path):
 @pytest.mark.parametrize("with_series", [False, True])
 def test_bioformats2raw_collection(tmp_path: Path, with_series: bool):
     group = zarr.create_group(tmp_path / "a.zarr", zarr_format=2, attributes={"bioformats2raw.layout": 3})
-    for i in range(11):
+    for i in (0, 2, 10):
         ome_zarr(tmp_path / "a.zarr" / str(i), ARRAY[0, 0] + np.uint16(i), "0.4", AXES[2:])
     if with_series:
         group.create_group("OME", attributes={"series": ["10", "0"]})
     source = open_source(str(tmp_path / "a.zarr"))
-    assert [i.name for i in source.info.images] == (["10", "0"] if with_series else [str(i) for i in range(11)])
-    assert_reads(source, ARRAY[0, 0] + np.uint16(10), 0 if with_series else 10)
-    assert_reads(open_source(str(tmp_path / "a.zarr"), series=1), ARRAY[0, 0] + np.uint16(0 if with_series else 1))
+    assert [i.name for i in source.info.images] == (["10", "0"] if with_series else ["0", "2", "10"])
+    assert_reads(source, ARRAY[0, 0] + np.uint16(10), 0 if with_series else 2)
+    assert_reads(open_source(str(tmp_path / "a.zarr"), series=1), ARRAY[0, 0] + np.uint16(0 if with_series else 2))
 
 
 def test_plates_and_broken_stores_are_refused(tmp_path: Path):
     zarr.create_group(tmp_path / "p.zarr", zarr_format=2, attributes={"plate": {"wells": []}})
-    with pytest.raises(InputError, match="plate.*A/1/0"):
+    with pytest.raises(InputError, match=r"plate.*A/1/0"):
         open_source(str(tmp_path / "p.zarr"))
     (tmp_path / "e.zarr").mkdir()
     with pytest.raises(InputError, match="copy it again"):
@@ -142,9 +144,9 @@ def test_plates_and_broken_stores_are_refused(tmp_path: Path):
 def test_damaged_metadata_and_chunks_never_surface_as_another_exception(tmp_path: Path):
     rng = np.random.default_rng(3)
     for version in ("0.4", "0.5"):
-        sound = ome_zarr(tmp_path / f"{version}.zarr", ARRAY[0, 0], version, AXES[2:])
+        sound = ome_zarr(tmp_path / f"{version}.zarr", ARRAY[0, 0, :2, :10, :10], version, AXES[2:])
         files = sorted(p for p in sound.rglob("*") if p.is_file() and "s1" not in p.parts)
-        for _ in range(40):
+        for _ in range(15):
             path = tmp_path / "d.zarr"
             shutil.copytree(sound, path)
             target = path / files[rng.integers(0, len(files))].relative_to(sound)

@@ -2,7 +2,7 @@
 
 import string
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -116,9 +116,9 @@ def translate(stored: StoredImage, uri: str, override: str | None = None) -> Tra
                 "name its axes with --axes",
             )
     spacing = {
-        letter: stored.spacing_um[told]
+        letter: stored.spacing_um[letter if told == "?" else told]
         for letter, told in zip(letters, stored.axes, strict=True)
-        if letter in "zyx" and stored.spacing_um.get(told) is not None
+        if letter in "zyx" and (letter if told == "?" else told) in stored.spacing_um
     }
     order = AxisOrder.of(letters)
     shape = order.ours(stored.shape)
@@ -138,6 +138,15 @@ def translate(stored: StoredImage, uri: str, override: str | None = None) -> Tra
     )
     chunk = stored.chunk or (*(1,) * (len(stored.shape) - 2), *stored.shape[-2:])
     return Translated(image, order, order.ours([min(c, n) for c, n in zip(chunk, stored.shape, strict=True)]))
+
+
+def told_apart(pictures: Sequence[Translated]) -> tuple[Translated, ...]:
+    """The pictures of a file under names of their own: equal and missing names get the picture's number."""
+    names = [p.image.name for p in pictures]
+    if len(pictures) < 2 or (all(names) and len(set(names)) == len(names)):
+        return tuple(pictures)
+    numbered = [f"{name}-{i}" if name else str(i) for i, name in enumerate(names)]
+    return tuple(replace(p, image=replace(p.image, name=n)) for p, n in zip(pictures, numbered, strict=True))
 
 
 def _checked_override(override: str, stored: StoredImage, uri: str) -> str:

@@ -21,7 +21,7 @@ NUM_SAMPLES = 64
 SAMPLE_BYTES = 64 * 1024
 HEADER_BYTES = 4096
 # Reading this many unwanted bytes costs about as much as one more system call.
-_SKIP_BYTES = 32 * 1024
+_SKIP_BYTES = 8 * 1024
 _BAND_BYTES = 4 * 1024 * 1024
 _MAX_KEPT_OPEN = 256
 # Largest piece that is decoded whole where the caller sets no limit: a strip, a chunk, a page.
@@ -43,10 +43,10 @@ class RandomAccessFile:
 
     _lock = threading.Lock()
     _num_kept_open = 0
+    _fd = -1
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
-        self._fd = -1
         fd = self._open()
         try:
             self.size = os.fstat(fd).st_size
@@ -62,8 +62,9 @@ class RandomAccessFile:
     def _open(self) -> int:
         try:
             return os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
-        except OSError as error:
-            raise InputError(f"{self.path} cannot be opened ({error.strerror})", "a readable file") from error
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise InputError(f"{self.path} cannot be opened ({reason})", "a readable file") from error
 
     def close(self) -> None:
         """Closes the descriptor; may be called twice."""

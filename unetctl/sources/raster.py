@@ -1,8 +1,9 @@
 """Single pictures through Pillow: PNG, JPEG, BMP, WebP, GIF, JPEG 2000, PNM, TGA and their kin."""
 
-import io
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -20,6 +21,7 @@ from unetctl.sources.orientation import swaps_axes, upright
 from unetctl.sources.raster_magic import raster_format
 
 _ORIENTATION_TAG = 274
+_MAX_PNG_CHUNKS = 100_000
 # no picture format shrinks plain pixels more than this: PNG's deflate does not, JPEG's blank blocks stay below
 _MOST_BYTES_OUT_PER_BYTE_IN = {"PNG": 1040 * 8, "JPEG": 4096, "BMP": 128, "PPM": 8, "SGI": 128, "PCX": 512}
 
@@ -82,20 +84,20 @@ class RasterSource:
             "it is cut off or damaged",
         )
 
-    def _opened(self) -> Any:
+    @contextmanager
+    def _opened(self) -> Iterator[Any]:
         """Pillow's picture, header read only; from the plug-in itself, as Image.open adds a limit of its own."""
         if not self._format:
             raise InputError(f"{self._path} is no picture", "PNG, JPEG, BMP, WebP, GIF, JPEG 2000, PNM")
         Image.init()
         if self._format not in Image.OPEN:
             raise InputError(
-                f"{self._path} is a {self._format} picture, which this Pillow does not read",
-                "PNG, JPEG or TIFF",
+                f"{self._path} is a {self._format} picture, which this Pillow does not read", "PNG, JPEG or TIFF"
             )
-        data = self._file.read_at(0, self._file.size)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return Image.OPEN[self._format][0](io.BytesIO(data), self._path)
+        # Pillow's remarks on odd headers stay off the screen, for good: `catch_warnings` is not made for threads
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        with open(self._path, "rb") as stream:
+            yield Image.OPEN[self._format][0](stream, self._path)
 
     def _describe(self) -> tuple[StoredImage, int]:
         if self._file.size > self._limit:
@@ -105,21 +107,22 @@ class RasterSource:
                 "convert it to a tiled TIFF",
             )
         try:
-            image = self._opened()
-            width, height = image.width, image.height
-            samples, dtype, note = _target(image, self._deep())
+            with self._opened() as image:
+                return self._described(image)
         except InputError:
             raise
         except Exception as error:  # damaged headers surface as any type of exception
             raise self._damaged(error) from error
+
+    def _described(self, image: Any) -> tuple[StoredImage, int]:
+        width, height = image.width, image.height
+        samples, dtype, note = _target(image, self._deep())
         num_bytes = width * height * samples * dtype.itemsize
         ratio = _MOST_BYTES_OUT_PER_BYTE_IN.get(self._format, 1 << 20)
         declared = f"{self._path} declares {width} x {height} pixels ({num_bytes} bytes)"
         if num_bytes > ratio * self._file.size + (1 << 20):
             raise InputError(
-                f"{declared}, but has {self._file.size} bytes",
-                "the pixels it declares",
-                "it is cut off or damaged",
+                f"{declared}, but has {self._file.size} bytes", "the pixels it declares", "it is cut off or damaged"
             )
         if num_bytes > self._limit:
             raise InputError(
@@ -132,18 +135,18 @@ class RasterSource:
         axes, is_rgb = ("yxs", samples >= 3) if samples > 1 else ("yx", False)
         names = ("grey", "alpha") if samples == 2 else ()
         shape = (*shape, samples) if samples > 1 else shape
+        notes = (*note, *notes)
         stored = StoredImage(
-            shape, axes, dtype, {}, channel_names=names, is_rgb=is_rgb, dpi=dpi, chunk=shape, notes=(*note, *notes)
-        )  # fmt: skip
+            shape, axes, dtype, {}, channel_names=names, is_rgb=is_rgb, dpi=dpi, chunk=shape, notes=notes
+        )
         return stored, orientation
 
     def _extras(self, image: Any) -> tuple[int, tuple[float, float] | None, tuple[str, ...]]:
         """EXIF orientation, (y, x) dots per inch, and notes; damaged extras count as none."""
         notes, orientation, dpi = [], 1, None
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                told = image.getexif().get(_ORIENTATION_TAG, 1)
+            # Pillow decodes a whole PNG to see whether EXIF data follow the pixels
+            told = image.getexif().get(_ORIENTATION_TAG, 1) if self._format != "PNG" or self._has_exif_chunk() else 1
             orientation = told if told in range(1, 9) else 1
         except Exception:  # EXIF is an ornament: without it the picture stays as stored
             orientation = 1
@@ -162,6 +165,18 @@ class RasterSource:
             notes.append(f"the first of {num_frames} frames is read")
         return orientation, dpi, tuple(notes)
 
+    def _has_exif_chunk(self) -> bool:
+        """True if a PNG has EXIF data, in a chunk of their own or as ImageMagick's text; by the heads of its chunks."""
+        at = 8
+        for _ in range(_MAX_PNG_CHUNKS):
+            head = self._file.read_up_to(at, 64)
+            if len(head) < 12:
+                return False
+            if head[4:8] == b"eXIf" or (head[4:8] in (b"zTXt", b"tEXt") and b"Raw profile type exif" in head):
+                return True
+            at += 12 + int.from_bytes(head[:4], "big")
+        return False
+
     def _deep(self) -> tuple[int, int]:
         """(16, colour type) of a PNG of several 16-bit samples, which Pillow would cut to 8; else (0, 0)."""
         head = self._file.read_up_to(0, 33)
@@ -176,9 +191,7 @@ class RasterSource:
             if self._deep()[0]:
                 pixels = np.asarray(imagecodecs.png_decode(self._file.read_at(0, self._file.size)))
             else:
-                image = self._opened()
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")
+                with self._opened() as image:
                     image.load()
                     pixels = _converted(image)
         except InputError:
@@ -225,14 +238,14 @@ def _target(image: Any, deep: tuple[int, int]) -> tuple[int, np.dtype[np.generic
 
 def _palette_mode(image: Any) -> str:
     """RGB or RGBA, or L where every colour of the table is grey."""
-    alpha = image.mode == "PA" or "transparency" in image.info
-    palette = np.frombuffer(image.palette.tobytes(), np.uint8) if image.palette is not None else np.zeros(0, np.uint8)
-    num_samples = len(image.palette.mode) if image.palette is not None else 3
-    if num_samples == 3 and not alpha and palette.size >= 3:
-        colours = palette[: palette.size // 3 * 3].reshape(-1, 3)
-        if bool((colours == colours[:, :1]).all()):
+    raw_mode, raw = image.palette.getdata() if image.palette is not None else ("", b"")
+    if image.mode == "PA" or "transparency" in image.info or "A" in raw_mode:
+        return "RGBA"
+    if raw_mode in ("RGB", "BGR", "RGBX", "BGRX") and len(raw) >= len(raw_mode):
+        colours = np.frombuffer(raw[: len(raw) // len(raw_mode) * len(raw_mode)], np.uint8).reshape(-1, len(raw_mode))
+        if bool((colours[:, :3] == colours[:, :1]).all()):
             return "L"
-    return "RGBA" if alpha or num_samples == 4 else "RGB"
+    return "RGB"
 
 
 def _converted(image: Any) -> npt.NDArray[np.generic]:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from unetctl.errors import InputError
 from unetctl.geometry.box import Box, Ints
-from unetctl.sources.axes import StoredImage, check_box, translate
+from unetctl.sources.axes import StoredImage, check_box, told_apart, translate
 from unetctl.sources.base import ImageInfo, SourceInfo
 from unetctl.sources.files import DEFAULT_MAX_BYTES, RandomAccessFile, digest, file_identity
 from unetctl.sources.orientation import stored_ranges, swaps_axes, upright
@@ -47,7 +47,7 @@ class TiffSource:
         limit = DEFAULT_MAX_BYTES if max_bytes is None else max_bytes
         self._kind, self._series = _open(path, limit)
         self._cache = SegmentCache(min(_CACHE_BYTES, max(0, limit)))
-        self._translated = tuple(translate(_stored(s), path, axes) for s in self._series)
+        self._translated = told_apart([translate(_stored(s), path, axes) for s in self._series])
 
     @property
     def images(self) -> tuple[ImageInfo, ...]:

@@ -7,8 +7,7 @@ The text of a 20,000-plane file is megabytes long; it is parsed in pieces and no
 from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
-from xml.etree import ElementTree
+from xml.parsers import expat
 
 from unetctl.sources.units import micrometres
 
@@ -66,45 +65,39 @@ def parse_ome(pieces: Iterable[bytes]) -> OmeMetadata | None:
         None if it is not well formed or gives sizes that are no numbers: the file is then read like any TIFF.
     """
     builder = _Builder()
-    parser: ElementTree.XMLPullParser[Any] = ElementTree.XMLPullParser(("start", "end"))
+    parser = expat.ParserCreate(namespace_separator="}")
+    parser.buffer_text = True
+    parser.StartElementHandler = builder.start
+    parser.EndElementHandler = builder.end
+    parser.CharacterDataHandler = builder.text
     try:
         for piece in pieces:
-            parser.feed(piece)
-            _drain(parser, builder)
-        parser.close()
-        _drain(parser, builder)
-    except (ElementTree.ParseError, ValueError, KeyError, OverflowError):
+            parser.Parse(piece, False)
+        parser.Parse(b"", True)
+    except (expat.ExpatError, ValueError, KeyError, OverflowError):
         return None
     return builder.metadata
 
 
-def _drain(parser: "ElementTree.XMLPullParser[Any]", builder: "_Builder") -> None:
-    events: Any = parser.read_events()
-    for event, element in events:
-        name = element.tag.rpartition("}")[2]
-        if event == "start":
-            builder.start(name, element)
-        else:
-            builder.end(name, element)
-
-
 class _Builder:
-    """Turns the events of the parser into numbers and throws finished elements away."""
+    """Turns the events of the parser into numbers; no element is kept."""
 
     def __init__(self) -> None:
         self.metadata = OmeMetadata()
         self._image: OmeImage | None = None
         self._ids: dict[tuple[str, str], int] = {}
-        self._open: list[ElementTree.Element] = []
+        self._depth = 0
+        self._file_name: str | None = None
+        self._uuid = ""
 
-    def start(self, name: str, element: ElementTree.Element) -> None:
-        told = element.attrib
-        self._open.append(element)
-        if len(self._open) == 1:
+    def start(self, tag: str, told: dict[str, str]) -> None:
+        name = tag.rpartition("}")[2]
+        self._depth += 1
+        if self._depth == 1:
             self.metadata.uuid = told.get("UUID", "")
         elif name == "BinaryOnly":
             self.metadata.metadata_file = told.get("MetadataFile", "")
-        elif name == "Image" and len(self._open) == 2:
+        elif name == "Image" and self._depth == 2:
             self._image = OmeImage(name=told.get("Name", ""))
             self.metadata.images.append(self._image)
         elif self._image is None:
@@ -116,17 +109,26 @@ class _Builder:
             self._image.samples = max(self._image.samples, int(told.get("SamplesPerPixel", 1)))
         elif name == "TiffData":
             self._tiff_data(self._image, told)
+        elif name == "UUID":
+            self._file_name, self._uuid = told.get("FileName", ""), ""
 
-    def end(self, name: str, element: ElementTree.Element) -> None:
-        self._open.pop()
-        if name == "UUID" and self._image is not None and self._image.file_ids:
-            key = ((element.text or "").strip(), element.attrib.get("FileName", ""))
-            self._image.file_ids[-1] = self._ids.setdefault(key, len(self._ids))
-            self.metadata.files = list(self._ids)
-        elif name == "Image" and len(self._open) == 1:
+    def text(self, data: str) -> None:
+        if self._file_name is not None:
+            self._uuid += data
+
+    def end(self, tag: str) -> None:
+        name = tag.rpartition("}")[2]
+        self._depth -= 1
+        if name == "UUID" and self._file_name is not None:
+            if self._image is not None and self._image.file_ids:
+                key = (self._uuid.strip(), self._file_name)
+                number = self._ids.setdefault(key, len(self._ids))
+                if number == len(self.metadata.files):
+                    self.metadata.files.append(key)
+                self._image.file_ids[-1] = number
+            self._file_name = None
+        elif name == "Image" and self._depth == 1:
             self._image = None
-        if self._open:
-            del self._open[-1][:]  # else 20,000 finished elements hang on their parent
 
     def _pixels(self, image: OmeImage, told: dict[str, str]) -> None:
         image.sizes = {a: int(told["Size" + a.upper()]) for a in "xyzct"}

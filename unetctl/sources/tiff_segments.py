@@ -14,7 +14,7 @@ from unetctl.sources.tiff_index import Page
 from unetctl.sources.tiff_layout import Layout, human_bytes, quiet_tifffile
 
 Pixels = npt.NDArray[np.generic]
-_CACHED_FROM_BYTES = 1 << 15
+_CACHED_FROM_BYTES = 1 << 12
 _ONE_AT_A_TIME_FROM_BYTES = 1 << 24
 _JPEG_2000 = (33003, 33004, 33005, 34712)
 

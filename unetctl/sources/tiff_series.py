@@ -90,6 +90,12 @@ def _alike(tiff: TiffFile) -> list[Series]:
     originals = [key for key in groups if not key[0]]
     num_copies = len(groups) - len(originals)
     notes = (f"{num_copies} smaller copies or masks left out",) if num_copies and originals else ()
+    if not originals and 330 in tiff.index.tags(0):
+        raise InputError(
+            f"{tiff.path} has only reduced copies as pages, its full picture elsewhere, as raw files of cameras have",
+            "the full picture as a page",
+            "develop it to TIFF",
+        )
     found = []
     for chosen in originals or list(groups):
         pages: range | npt.NDArray[np.int64] = range(len(tiff.index))
@@ -99,8 +105,6 @@ def _alike(tiff: TiffFile) -> list[Series]:
         spacing, dpi = _resolution(tiff, int(pages[0]))
         planes = PagePlanes(tiff, pages)
         found.append(make_series(lead_axes, lead_shape, planes, firsts[chosen], spacing, dpi=dpi, notes=notes))
-    if len(found) > 1:
-        found = [replace(series, name=str(i)) for i, series in enumerate(found)]
     return found
 
 

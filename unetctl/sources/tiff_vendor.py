@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -76,7 +77,7 @@ def find_vendor_series(path: str) -> tuple[str, list[Series]]:
                 kind = _kind(opened) or "tiff"
                 spacing = _spacing(opened)
                 # tables are taken from tifffile's objects while the file is open
-                everything = [_converted(s, file, spacing) for s in opened.series if s.kind != "unknown"]
+                everything = [_converted(s, file, spacing, kind) for s in opened.series]
         except InputError:
             raise
         except Exception as error:
@@ -87,7 +88,7 @@ def find_vendor_series(path: str) -> tuple[str, list[Series]]:
     return f"TIFF ({kind.upper()})", series
 
 
-def _converted(found: Any, file: RandomAccessFile, spacing: dict[str, float]) -> Series:
+def _converted(found: Any, file: RandomAccessFile, spacing: dict[str, float], kind: str) -> Series:
     layout = layout_from_page(found.keyframe, file.path)
     num_page_axes = len(found.keyframe.shape)
     shape, axes = tuple(found.get_shape(squeeze=True)), found.get_axes(squeeze=True).lower()
@@ -120,7 +121,9 @@ def _converted(found: Any, file: RandomAccessFile, spacing: dict[str, float]) ->
         counts = np.array([p.databytecounts for p in pages], np.int64)
         planes = VendorPlanes(file, layout, offsets, counts, getattr(pages[0], "jpegtables", None))
     name = found.name if isinstance(found.name, str) and found.name.lower() != "baseline" else ""
-    return make_series(lead_axes, lead_shape, planes, layout, spacing, is_microscopy=True, name=name)
+    series = make_series(lead_axes, lead_shape, planes, layout, spacing, is_microscopy=True, name=name)
+    # three channels of a laser microscope are tagged as red, green and blue
+    return replace(series, colour=replace(series.colour, is_rgb=False)) if kind == "lsm" else series
 
 
 def _spacing(opened: tifffile.TiffFile) -> dict[str, float]:

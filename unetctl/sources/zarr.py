@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import threading
 import warnings
 from functools import cached_property
 from typing import Any
@@ -14,11 +15,12 @@ import zarr
 
 from unetctl.errors import InputError
 from unetctl.geometry.box import Box, Ints
-from unetctl.sources.axes import StoredImage, check_box, guess_axes, to_pixels, translate
+from unetctl.sources.axes import StoredImage, check_box, guess_axes, to_pixels, told_apart, translate
 from unetctl.sources.base import ImageInfo, SourceInfo
 from unetctl.sources.files import DEFAULT_MAX_BYTES, NUM_SAMPLES, SAMPLE_BYTES, digest
 from unetctl.sources.zarr_hierarchy import Found, find_arrays
 
+_OPENING = threading.Lock()
 _MAX_LISTED_FILES = 10_000
 
 
@@ -43,7 +45,9 @@ class ZarrSource:
         limit = DEFAULT_MAX_BYTES if max_bytes is None else max_bytes
         self._kind, found = find_arrays(path)
         self._arrays = tuple(_open_array(os.path.join(path, f.path), limit) for f in found)
-        self._translated = tuple(translate(_stored(f, a), path, axes) for f, a in zip(found, self._arrays, strict=True))
+        self._translated = told_apart(
+            [translate(_stored(f, a), path, axes) for f, a in zip(found, self._arrays, strict=True)]
+        )
         self._folders = tuple(os.path.normpath(os.path.join(path, f.path)) for f in found)
 
     @property
@@ -105,7 +109,7 @@ class ZarrSource:
 
 def _open_array(path: str, max_bytes: int) -> Any:
     try:
-        with warnings.catch_warnings():
+        with _OPENING, warnings.catch_warnings():  # which is not made for threads
             warnings.simplefilter("ignore")
             array = zarr.open_array(path, mode="r")
         chunk_bytes = math.prod(array.chunks) * array.dtype.itemsize
