@@ -355,7 +355,7 @@ def test_a_small_disk_runs_full(tmp_path: Path) -> None:
         boxes = [sink.level(0, 0).nth_shard_box(i) for i in range(4)]
         stored = sink.write(0, boxes[0], noise(boxes[0]))
         with pytest.raises(ResourceError, match=f"{disk}.*no space left.*free"):
-            stored += [key for box in boxes[1:] for key in sink.write(0, box, noise(box))]
+            stored += tuple(key for box in boxes[1:] for key in sink.write(0, box, noise(box)))
         assert all(sink.matches(one, checksums=True) for one in stored)
         assert not list(disk.rglob("*.partial"))
         (disk / "other").unlink()

@@ -7,12 +7,14 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
 
 from unetctl.errors import ResourceError, Stopped, UsageError
+from unetctl.geometry.box import Box
 from unetctl.sinks import estimate, tiff, tiff_tiles, units
 from unetctl.sinks.base import OutputImage, OutputLayout
 from unetctl.sinks.estimate import needs_bigtiff, tiff_size
@@ -25,7 +27,7 @@ OME = "{http://www.openmicroscopy.org/Schemas/OME/2016-06}"
 
 
 def stored(
-    path: Path, *images: OutputImage, provenance: dict[str, object] = PROVENANCE
+    path: Path, *images: OutputImage, provenance: dict[str, Any] = PROVENANCE
 ) -> tuple[ZarrSink, list[np.ndarray]]:
     """A finished store of noise with an empty corner, and its pixels."""
     sink = ZarrSink.create(path, OutputLayout(images, provenance))
@@ -45,9 +47,9 @@ def stored(
 def picture(axes: str, *shape: int, dtype: str = "uint8", **fields: object) -> OutputImage:
     chunk = tuple(64 if axis in "yx" else 1 for axis in axes)
     shard = tuple(128 if axis in "yx" else 2 if axis in "cz" else 1 for axis in axes)
-    return OutputImage(
-        **({"name": "", "shape": shape, "axes": axes, "dtype": dtype, "shard": shard, "chunk": chunk} | fields)
-    )
+    basic = {"name": "", "shape": shape, "axes": axes, "dtype": dtype, "shard": shard, "chunk": chunk}
+    values: dict[str, Any] = basic | fields
+    return OutputImage(**values)
 
 
 LARGE = picture("zyx", 3, 600, 530, shard=(3, 320, 320), chunk=(1, 160, 160))
@@ -104,11 +106,12 @@ def test_pixels_axes_and_levels_come_back(
                 sink.level(0, i).shape[-2:] for i in range(sink.num_levels(0))
             ]
             assert (len(series.levels) > 1) == (is_tiny and max(image.shape[-2:]) > 60)
-            small = sink.read(0, len(series.levels) - 1, units.Box.whole(sink.level(0, len(series.levels) - 1).shape))
+            small = sink.read(0, len(series.levels) - 1, Box.whole(sink.level(0, len(series.levels) - 1).shape))
             if not is_position:
                 assert np.array_equal(series.levels[-1].asarray().ravel(), small.ravel())
         for i_page in range(len(file.pages)):
             page = file.pages[i_page].aspage()
+            assert page.tile is not None
             assert page.tile[0] % 16 == page.tile[1] % 16 == 0
             assert page.predictor == (2 if np.dtype(image.dtype).kind in "iu" else 1)
             assert page.compression == 8
@@ -171,9 +174,9 @@ def test_a_stopped_export_leaves_nothing(tmp_path: Path) -> None:
     sink, _ = stored(tmp_path / "s", LARGE)
     for num_asked in (0, 1, 5, 11, 12):  # the last one falls into the checksum
         (tmp_path / ".x.tif.partial-1").write_bytes(b"left by a killed export")
-        counter = itertools.count()
+        asked = iter(itertools.chain([False] * num_asked, itertools.repeat(True)))
         with pytest.raises(Stopped, match="stopped"):
-            export_tiff(sink, tmp_path / "x.tif", should_stop=lambda n=num_asked, c=counter: next(c) >= n)
+            export_tiff(sink, tmp_path / "x.tif", should_stop=asked.__next__)
         assert [file.name for file in tmp_path.iterdir()] == ["s"]
 
 

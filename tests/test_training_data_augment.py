@@ -1,5 +1,7 @@
 """Augmentation: untouched when nothing is asked, labels follow pixels, seeds decide."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -40,7 +42,8 @@ GEOMETRY = {
 def smooth_noise(rng: np.random.Generator, size: tuple[int, int], sigma_px: float = 6.0) -> np.ndarray:
     """Blobs of mean 0 and deviation 1."""
     field = ndimage.gaussian_filter(rng.normal(size=size), sigma_px, mode="mirror")
-    return (field / field.std()).astype(np.float32)
+    scaled: np.ndarray = (field / field.std()).astype(np.float32)
+    return scaled
 
 
 def batch(seed: int = 0, num: int = 2, channels: int = 1, size: tuple[int, int] = (80, 80)):
@@ -56,6 +59,7 @@ def test_default_options_leave_everything_untouched():
     pixels, targets, weights = batch()
     out = augment(pixels, targets, weights, np.random.default_rng(1), AugmentOptions())
     for before, after in zip((pixels, targets, weights), out, strict=True):
+        assert after is not None
         assert torch.equal(before, after)
         assert before.dtype == after.dtype
         assert before.data_ptr() != after.data_ptr()
@@ -255,7 +259,7 @@ def test_grey_values_stay_finite_and_near_their_range(channels, per_channel):
     assert torch.isfinite(blank).all()
 
 
-GREY_ONLY = {
+GREY_ONLY: dict[str, dict[str, Any]] = {
     "brightness": {"brightness": 0.5},
     "contrast": {"contrast": 0.5},
     "gamma": {"gamma": (0.5, 2.0)},

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch.nn import functional as F  # noqa: N812
 
-from unetctl.training.losses import SegmentationLoss, soft_dice, weighted_bce, weighted_cross_entropy
+from unetctl.training.losses import LossKind, SegmentationLoss, soft_dice, weighted_bce, weighted_cross_entropy
 from unetctl.training.weightmap import border_weights, class_balance, label_cells, part_touching, two_nearest
 
 lenient = settings(deadline=None, max_examples=40)
@@ -192,7 +192,8 @@ def test_dice_of_perfect_empty_and_wrong_answers():
 @given(st.integers(0, 1000))
 def test_three_dimensions_work_as_two(seed):
     logits, target, weights = batch(seed)
-    for kind, some in (("cross_entropy", logits), ("bce", logits[:, :1])):
+    kinds: tuple[tuple[LossKind, torch.Tensor], ...] = (("cross_entropy", logits), ("bce", logits[:, :1]))
+    for kind, some in kinds:
         goal = target if kind == "cross_entropy" else (target > 0)
         flat = SegmentationLoss(kind, dice=0.3)(some, goal, weights)
         deep = SegmentationLoss(kind, dice=0.3)(some[:, :, None], goal[:, :, None], weights[:, :, None])

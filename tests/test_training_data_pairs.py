@@ -37,7 +37,8 @@ def test_volumes_beside_their_labels(tmp_path):
     assert [p.name for p in table.unlabelled] == ["test-volume.tif"]
     assert table.pairs[0].kind == "volume"
     assert table.pairs[0].split == "train"
-    assert table.orphans == table.problems == ()
+    assert not table.orphans
+    assert not table.problems
     text = "\n".join(table.describe())
     assert "1 pair in" in text
     assert "train-volume: train-volume.tif + train-labels.tif" in text
@@ -220,7 +221,8 @@ def test_slices_of_a_volume():
     table, count = volumes(train=30)
     split = make_split(table, SplitRules(("0:22",), ("22:24",), ("24:30",)), count)
     assert split.as_dict() == {"train": ["train[0:22]"], "val": ["train[22:24]"], "test": ["train[24:30]"]}
-    assert split.unused == split.notes == ()
+    assert not split.unused
+    assert not split.notes
     assert str(split) == "train 22, val 2, test 6 planes"
     assert "train: 22 planes of 1 pictures (train[0:22])" in split.describe()
 
@@ -296,7 +298,12 @@ def test_overlapping_rules_are_refused():
 def test_excluded_files_are_never_opened():
     table = table_of("a", "b", "bad", kind="volume")
     opened = []
-    split = make_split(table, SplitRules(exclude=("bad",)), lambda p: opened.append(p.name) or 4)
+
+    def count_planes(pair):
+        opened.append(pair.name)
+        return 4
+
+    split = make_split(table, SplitRules(exclude=("bad",)), count_planes)
     assert opened == ["a", "b"]
     assert [p.name for p in split.excluded] == ["bad"]
     assert "excluded: 1 pictures (bad)" in split.describe()
@@ -359,7 +366,7 @@ ENTRIES = st.one_of(
 )
 def test_no_plane_is_ever_in_two_sets_and_none_is_lost(train, val, test, override, val_share, hints, stack):
     sizes = {"a": 1, "x/a": 8, "x/b1": 1, "x/b2": 3}
-    table = table_of(*sizes, kind="volume", splits=dict(zip(sizes, hints, strict=True)))  # type: ignore[arg-type]
+    table = table_of(*sizes, kind="volume", splits=dict(zip(sizes, hints, strict=True)))
     rules = SplitRules(tuple(train), tuple(val), tuple(test), (), val_share).overridden(val=override)
     try:
         split = make_split(table, rules, lambda pair: sizes[pair.name], stack)

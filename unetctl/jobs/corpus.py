@@ -62,15 +62,14 @@ def predict_all(
                 if options.existing != "skip" and (len(chosen) == 1 or on_error == "abort"):
                     raise
                 if options.existing != "skip":
-                    details = {"exit_code": error.exit_code}
-                    report = RunReport("predict", path, "", "failed", error=str(error), details=details)
+                    report = _failed(path, error)
                 else:
                     emit(Note(f"{error.seen}: passed over", "info"))
                     report = RunReport("predict", path, "", "skipped")
             except UnetctlError as error:
                 if len(chosen) == 1 or on_error == "abort" or error.exit_code == 75:
                     raise
-                report = RunReport("predict", path, "", "failed", error=str(error), details={"exit_code": error.exit_code})
+                report = _failed(path, error)
             except Exception as error:
                 if len(chosen) == 1 or on_error == "abort":
                     raise
@@ -84,6 +83,10 @@ def predict_all(
             if report.status == "stopped":
                 break
     return reports
+
+
+def _failed(path: str, error: UnetctlError) -> RunReport:
+    return RunReport("predict", path, "", "failed", error=str(error), details={"exit_code": error.exit_code})
 
 
 def dry_run(
