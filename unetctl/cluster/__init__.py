@@ -1,0 +1,1 @@
+"""The same blocks on dask.distributed workers."""

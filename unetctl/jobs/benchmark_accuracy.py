@@ -1,0 +1,151 @@
+"""`unetctl benchmark accuracy`: labelled planes predicted as `predict` does, and scored by the measures of their field.
+
+Three kinds of tasks: cells kept apart by membranes (the scores of the ISBI challenge), one class (overlap of masks),
+several classes (overlap per class). Beside the first two stands what a threshold on the raw image would score.
+"""
+
+import csv
+import json
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from unetctl.errors import ResourceError, UsageError
+from unetctl.jobs.benchmark_planes import LabelledVolume, SelectedPlanes, predicted_volume
+from unetctl.jobs.benchmark_report import BenchmarkReport
+from unetctl.jobs.benchmark_scores import Scored, score_binary, score_classes, score_membranes
+from unetctl.jobs.tasks import ResolvedTask, resolve_task
+from unetctl.recipe.schema import Recipe
+from unetctl.runtime.events import Listener, Note, StageEnded, StageStarted, nobody
+from unetctl.training.load import count_planes, load_selection
+from unetctl.training.pairs import PairTable, find_pairs
+from unetctl.training.splits import Selection, SplitRules, make_split, num_planes
+
+SPLITS = ("train", "val", "test", "all")
+
+
+def accuracy(
+    task: str, data: Path | str, *, output: Path | None = None, split: str = "test", device: str = "auto",
+    emit: Listener = nobody, should_stop: Callable[[], bool] = lambda: False,
+) -> BenchmarkReport:
+    """Predicts labelled planes and scores them.
+
+    The chosen planes of a volume are predicted as a volume of their own, in one pass, through the very engine,
+    statistics and 8-bit output of `predict`.
+
+    Args:
+        task: see `unetctl.jobs.tasks.resolve_task`.
+        data: folder with pictures and labels, see `unetctl.training.pairs.find_pairs`.
+        output: folder for ``accuracy.csv`` (one row per plane and threshold) and ``accuracy.json``; made if missing.
+        split: "train", "val" or "test" by the recipe's split, or "all".
+        device: see `unetctl.runtime.device.pick_device`.
+        emit: hears how far it is.
+        should_stop: asked between batches and planes.
+
+    Returns:
+        A report with "task", "weights_sha256", "data", "split", "planes" (names), "kind" ("membranes", "binary" or
+        "classes") and the scores (see `unetctl.jobs.benchmark_scores`).
+
+    Raises:
+        UsageError: if the split is unknown or has no planes.
+        InputError: if the data cannot be read, or does not fit the task.
+        Stopped: if asked to stop.
+    """
+    resolved = resolve_task(task)
+    table = find_pairs(data)
+    selections = choose(table, resolved.recipe, split)
+    names = [str(s) for s in selections]
+    emit(Note(f"{num_planes(selections)} planes: {', '.join(names[:6])}{' ...' if len(names) > 6 else ''}", "info"))
+    volumes = _predicted(resolved, selections, device, emit, should_stop)
+    kind = kind_of(resolved.recipe)
+    begun = time.monotonic()
+    emit(StageStarted("score", sum(len(v.names) for v in volumes), 0, "plane"))
+    threshold = resolved.recipe.output.threshold
+    if kind == "membranes":
+        scored = score_membranes(volumes, threshold, emit, should_stop)
+    elif kind == "binary":
+        scored = score_binary(volumes, threshold, emit, should_stop)
+    else:
+        classes = resolved.recipe.output.classes
+        scored = score_classes(volumes, classes, emit, should_stop)
+    emit(StageEnded("score", time.monotonic() - begun))
+    values = {
+        "task": resolved.name, "weights_sha256": resolved.weights_sha256, "data": str(data), "split": split,
+        "planes": names, "num_planes": num_planes(selections), "kind": kind, **scored.values,
+    }  # fmt: skip
+    head = f"{resolved.name} on {num_planes(selections)} planes of {data} ({split})"
+    report = BenchmarkReport("accuracy", values, (head, *scored.text))
+    if output is not None:
+        _write(output, report, scored)
+    return report
+
+
+def choose(table: PairTable, recipe: Recipe, split: str) -> tuple[Selection, ...]:
+    """The planes of a split.
+
+    Raises:
+        UsageError: if there is no such split, or it has no planes.
+    """
+    if split not in SPLITS:
+        raise UsageError(f"--split {split}", ", ".join(SPLITS))
+    if split == "all":
+        return _whole(table)
+    rules = SplitRules(recipe.split.train, recipe.split.val, recipe.split.test, val_share=recipe.split.val_share)
+    try:
+        found = make_split(table, rules, count_planes, stack=recipe.input.stack)
+    except UsageError:
+        # Nothing to train with is no matter here, if the folders say that all of it is for this split.
+        if split != "train" and all(pair.split == split for pair in table.pairs):
+            return _whole(table)
+        raise
+    chosen: tuple[Selection, ...] = getattr(found, split)
+    if not chosen:
+        raise UsageError(
+            f"the split {split} has no planes in {table.root} ({found})", "at least one",
+            "take them all with --split all",
+        )
+    return chosen
+
+
+def _whole(table: PairTable) -> tuple[Selection, ...]:
+    return tuple(Selection(pair, tuple(range(count_planes(pair)))) for pair in table.pairs)
+
+
+def kind_of(recipe: Recipe) -> str:
+    """How answers of a task are scored: "membranes", "binary" or "classes"."""
+    if recipe.output.num_channels > 1:
+        return "classes"
+    is_cells = recipe.loss.border or recipe.train.select in ("v_rand", "v_info", "adapted_rand_error", "pixel_error")
+    return "membranes" if is_cells else "binary"
+
+
+def _predicted(
+    task: ResolvedTask, selections: Sequence[Selection], device: str, emit: Listener, should_stop: Callable[[], bool]
+) -> list[LabelledVolume]:
+    network = task.network()
+    volumes = []
+    with tempfile.TemporaryDirectory(prefix="unetctl-benchmark-") as folder:
+        for i, selection in enumerate(selections):
+            targets = load_selection(selection, task.recipe).planes
+            with SelectedPlanes(selection) as source:
+                path = Path(folder) / f"{i}.ome.zarr"
+                found = predicted_volume(source, task, network, path, device, emit, should_stop)
+                raw = source.raw()
+            names = tuple(plane.name for plane in targets)
+            volumes.append(LabelledVolume.of(names, found, raw, targets))
+    return volumes
+
+
+def _write(output: Path, report: BenchmarkReport, scored: Scored) -> None:
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with (output / "accuracy.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(scored.rows[0]))
+            writer.writeheader()
+            writer.writerows(scored.rows)
+        (output / "accuracy.json").write_text(json.dumps(report.to_dict(), indent=1) + "\n")
+    except OSError as error:
+        raise ResourceError(
+            f"{output} could not be written ({error.strerror or error})", "a folder for accuracy.csv and accuracy.json"
+        ) from error
