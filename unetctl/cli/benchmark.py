@@ -21,7 +21,7 @@ Data = Annotated[Path, typer.Option(metavar="FOLDER", help="Pictures with their 
 Split = Annotated[str, typer.Option(metavar="train|val|test|all", help="Which of them, by the recipe's split.")]
 Result = Annotated[
     Path | None,
-    typer.Option("--output", "-o", metavar="OUT", help="Score this output of predict instead of computing one."),
+    typer.Option("--output", "-o", metavar="FOLDER", help="Folder for the table (CSV) and the scores (JSON)."),
 ]
 
 

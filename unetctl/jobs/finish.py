@@ -1,6 +1,5 @@
 """From computed blocks to the finished output: pyramid, export, verification."""
 
-import shutil
 import time
 from collections.abc import Callable
 
@@ -52,7 +51,7 @@ def finish_output(
     emit(StageEnded("export", time.monotonic() - begun))
     folder.mark_finished({"kind": "tiff", "num_bytes": record.num_bytes, "sha256": record.sha256})
     if not keep_store:
-        shutil.rmtree(folder.store_path, ignore_errors=True)
+        folder.remove_store()
     return True
 
 

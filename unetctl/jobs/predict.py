@@ -9,6 +9,7 @@ from typing import Any
 from unetctl.errors import InputError, UsageError
 from unetctl.jobs.finish import finish_output
 from unetctl.jobs.outputs import output_path
+from unetctl.geometry.plan import TilePlan
 from unetctl.jobs.tasks import ResolvedTask
 from unetctl.networks.unet import UNet
 from unetctl.runtime.device import apply_compute, resolve
@@ -148,10 +149,10 @@ def plan_prediction(path: str, task: ResolvedTask, options: PredictOptions, netw
 def _following(begun: RunPlan, planned: Planned, options: PredictOptions, folder: RunFolder) -> Planned:
     """The begun plan, if what is asked now agrees with it."""
     asked = planned.plan
-    if options.core is None and options.block is None and len(asked.images) == len(begun.images):
+    if len(asked.images) == len(begun.images):
         images = tuple(
             replace(new, tiles=old.tiles, output=replace(new.output, shard=old.output.shard, chunk=old.output.chunk))
-            if new.tiles.shape == old.tiles.shape else new
+            if new.tiles.shape == old.tiles.shape and _meets(old.tiles, new.tiles, options) else new
             for new, old in zip(asked.images, begun.images, strict=True)
         )
         asked = replace(asked, images=images)
@@ -163,6 +164,15 @@ def _following(begun: RunPlan, planned: Planned, options: PredictOptions, folder
             "start over with --fresh, or choose another output with -o",
         )
     return replace(planned, plan=begun.with_source(str(asked.source["path"])))
+
+
+def _meets(begun: TilePlan, asked: TilePlan, options: PredictOptions) -> bool:
+    """True if the begun cut is what --core and --block ask for, whatever memory made of the rest."""
+    if options.core is not None and begun.core != asked.core:
+        return False
+    seen = [n for n, s in zip(begun.block_shape, begun.stride, strict=True) if s > 1]
+    wanted = [n for n, s in zip(asked.block_shape, asked.stride, strict=True) if s > 1]
+    return options.block is None or seen == wanted
 
 
 def _statistics_of(where: Path | None) -> dict[str, object]:
@@ -214,7 +224,10 @@ def run_prediction(
     folder.begin(plan)
     plan = folder.plan().with_source(str(plan.source["path"]))
     if plan.fingerprint != prediction.plan.fingerprint:
-        raise UsageError(f"another process began {folder.output} with other settings at the same moment", "", "run the same command again to see which")
+        # Another process was first, perhaps with more memory or fewer cores: its plan is followed, or what differs is said.
+        again = plan_prediction(prediction.input, prediction.task, options, network)
+        prediction.source.close()
+        prediction.source, prediction.planned = again.source, again.planned
     who = f"part {options.part[0]} of {options.part[1]}" if options.part else "predict"
     emit = logged(folder.path / "log.jsonl", emit)
     with RunLock(folder.path, shared=options.part is not None, who=who):

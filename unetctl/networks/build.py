@@ -46,14 +46,20 @@ def build_network(spec: UNetSpec, seed: int | None = None) -> UNet:
         return _KINDS[spec.kind][1](spec)
 
 
-def folded(network: UNet) -> UNet:
-    """A copy in eval mode whose batch norms are folded into the convolutions before them: same function, fewer steps."""
-    network = copy.deepcopy(network).eval()
+def folded(network: UNet, dtype: torch.dtype | None = None) -> UNet:
+    """A copy in eval mode whose batch norms are folded into the convolutions before them: same function, fewer steps.
+
+    Args:
+        network: stays as it is.
+        dtype: of the copy; None keeps the network's.
+    """
+    wanted = dtype or next(network.parameters()).dtype
+    network = copy.deepcopy(network).eval().double()  # folding multiplies: float32 would cost digits
     for unit in network.modules():
         if isinstance(unit, ConvUnit) and isinstance(unit.norm, nn.BatchNorm2d | nn.BatchNorm3d):
             unit.conv = fuse_conv_bn_eval(unit.conv, unit.norm)
             unit.norm = None
-    return network.requires_grad_(False)
+    return network.requires_grad_(False).to(wanted)
 
 
 def for_inference(network: UNet, device: torch.device, precision: torch.dtype) -> UNet:
@@ -61,11 +67,12 @@ def for_inference(network: UNet, device: torch.device, precision: torch.dtype) -
 
     float64 is kept throughout (the exactness tests use it).
     """
-    network = folded(network).to(device)
-    dtype = precision if precision != torch.float64 else torch.float64
-    network = network.to(dtype)
-    if dtype in (torch.bfloat16, torch.float16):
-        network.head.float()
+    is_short = precision in (torch.bfloat16, torch.float16)
+    network = folded(network, torch.float32 if is_short else precision)
+    head = copy.deepcopy(network.head)
+    network = network.to(device, precision)
+    if is_short:
+        network.head = head.to(device)
     return channels_last(network)
 
 

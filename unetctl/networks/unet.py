@@ -88,7 +88,10 @@ class UNet(nn.Module):
             want = [t.expanding[level].first for t in traces]
             skip = crop(skips.pop(), [t.contracting[level].last for t in traces], want)
             x = self.ups[level](x, [t.lifted[level] for t in traces], want)
-            x = self.expanding[level](torch.cat((skip, x), 1), _steps([t.expanding[level].steps for t in traces]))
+            joined = torch.cat((skip, x), 1)
+            del skip, x  # the widest moment of the pass: nothing else may be held
+            x = self.expanding[level](joined, _steps([t.expanding[level].steps for t in traces]))
+            del joined
         head: Tensor = self.head(x.to(self.head.weight.dtype))
         return head.float() if head.dtype != torch.float64 else head
 

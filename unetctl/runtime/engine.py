@@ -52,7 +52,10 @@ class Engine:
         self._network = for_inference(network, device, self._dtype)
         self.keep, self._activation, self._threshold = keep, activation, threshold
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
+        if self._stream is not None:  # the weights were prepared on the default stream
+            self._stream.wait_stream(torch.cuda.current_stream(device))
         self._pinned: dict[tuple[int, ...], list[Tensor]] = {}
+        self._copied: list[Any] = [None, None]
         self._turn = 0
 
     def submit(self, jobs: Sequence[TileJob], frame: TileFrame) -> Callable[[], Pixels]:
@@ -92,7 +95,10 @@ class Engine:
             return lambda: result
         with torch.cuda.stream(self._stream):
             staged = self._stage(jobs)
-            kept = self._compute(staged.to(self.device, non_blocking=True), jobs, frame)
+            on_device = staged.to(self.device, non_blocking=True)
+            self._copied[self._turn] = torch.cuda.Event()  # type: ignore[no-untyped-call]  # untyped in torch
+            self._copied[self._turn].record(self._stream)
+            kept = self._compute(on_device, jobs, frame)
             host = torch.empty(kept.shape, dtype=kept.dtype, pin_memory=True)
             host.copy_(kept, non_blocking=True)
             done = torch.cuda.Event()  # type: ignore[no-untyped-call]  # untyped in torch
@@ -128,9 +134,11 @@ class Engine:
         ring = self._pinned.get(key)
         if ring is None or ring[0].dtype != carrier:
             ring = [torch.zeros(key, dtype=carrier, pin_memory=True) for _ in range(2)]
-            self._pinned = {key: ring}
+            self._pinned, self._copied = {key: ring}, [None, None]
         self._turn ^= 1
         staged = ring[self._turn]
+        if self._copied[self._turn] is not None:
+            self._copied[self._turn].synchronize()  # its last batch must have left before the next one enters
         for i, job in enumerate(jobs):
             staged[i].numpy()[...] = job.pixels
         return staged

@@ -25,6 +25,9 @@ from unetctl.runtime.run_plan import ImagePlan, RunPlan
 
 Pixels = npt.NDArray[Any]
 
+#: Blocks that may wait for their last tiles to fill a batch.
+_MAX_OPEN_BLOCKS = 3
+
 
 @dataclass(frozen=True)
 class DoneBlock:
@@ -276,13 +279,22 @@ class PipelinedLoop:
                     self._start(under_way, waiting.pop(key), frame)
                 while len(under_way) >= depth:
                     self._finish(*under_way.pop(0))
+            if len({id(entry[0]) for entries in waiting.values() for entry in entries}) > _MAX_OPEN_BLOCKS:
+                # Tiles of a rare shape must not hold their blocks in memory until their batch is full.
+                self._flush(waiting, frames, under_way, depth)
         if self._should_stop():
             return False
-        for key, entries in waiting.items():
-            self._start(under_way, entries, frames[key])
-        while under_way:
-            self._finish(*under_way.pop(0))
+        self._flush(waiting, frames, under_way, 0)
         return not self._should_stop()
+
+    def _flush(self, waiting: dict[Any, Any], frames: dict[Any, TileFrame], under_way: list[Any], depth: int) -> None:
+        """Starts the batches that are not full; at most `depth` stay under way."""
+        for key in list(waiting):
+            self._start(under_way, waiting.pop(key), frames[key])
+            while len(under_way) > depth:
+                self._finish(*under_way.pop(0))
+        while len(under_way) > depth:
+            self._finish(*under_way.pop(0))
 
     def _start(self, under_way: list[Any], entries: list[tuple[_Filling, Tile, TileJob]], frame: TileFrame) -> None:
         since = time.monotonic()

@@ -271,6 +271,14 @@ class _Cut:
                 f"{self.info.name or 'the input'} has the axes {axes}", "a stack of planes (zyx)", "name its axes with --axes"
             )
         free = len(axes) - dims
+        if self.spec.border == "native" and self.spec.padding == "reflect":
+            small = [n for n, s in zip(shape[free:], self.spec.stride, strict=True) if n <= s]
+            if small:
+                raise InputError(
+                    f"{self.info.name or 'the input'} is {small[0]} pixels wide along one axis",
+                    f"more than {self.spec.stride[0]}, or the network cannot mirror inside itself",
+                    "give --set network.border=mirror",
+                )
         stride = (1,) * free + self.spec.stride
         halo = [0] * free + list(self.spec.halo)
         if context:

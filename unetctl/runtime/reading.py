@@ -174,10 +174,13 @@ class BlockReader:
         )
         num_nonfinite = 0
         if pixels.dtype.kind == "f":
-            pixels, num_nonfinite = self._made_finite(image, block, pixels)
+            finite = self._made_finite(image, block, pixels)
+            if finite is None:
+                return None
+            pixels, num_nonfinite = finite
         return BlockPixels(pixels, scalings, num_nonfinite)
 
-    def _made_finite(self, image: ImagePlan, block: Block, pixels: Pixels) -> tuple[Pixels, int]:
+    def _made_finite(self, image: ImagePlan, block: Block, pixels: Pixels) -> tuple[Pixels, int] | None:
         bad = ~np.isfinite(pixels)
         if not bad.any():
             return pixels, 0
@@ -192,7 +195,9 @@ class BlockReader:
         medians = []
         for volume in volumes:
             statistics = self._statistics.of(self._source, image, volume, self._recipe.normalise)
-            medians.append(statistics.median if statistics else (0.0,) * pixels.shape[0])
+            if statistics is None:
+                return None
+            medians.append(statistics.median)
         pixels = pixels.copy()
         # A block of several volumes has one leading axis of size > 1 at most a volume each, in order.
         flat, flat_bad = _by_volume(image, block, pixels), _by_volume(image, block, bad)

@@ -243,6 +243,14 @@ class RunFolder:
                     return False
         return True
 
+    def remove_store(self) -> None:
+        """Deletes the store of a finished TIFF; a kill in the middle leaves nothing that looks like a store."""
+        doomed = self.store_path.with_name(f".{self.store_path.name}.partial-removed")
+        shutil.rmtree(doomed, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self.store_path.rename(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+
     def remove(self) -> None:
         """Deletes run folder and output, for starting over; only ever called with the run's lock held or no run at all."""
         shutil.rmtree(self.path, ignore_errors=True)
