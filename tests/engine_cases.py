@@ -171,8 +171,16 @@ class Case:
         output = OutputImage("", with_channels(self.shape, num), axes, dtype, shard, chunk)
         channels = tuple(range(self.num_channels)) if "c" in self.axes else ()
         return RunPlan(
-            "case", {"path": "memory"}, dict(source.info.identity), "0" * 64, self.recipe.to_dict(),
-            (ImagePlan(0, tiles, output, channels),), Compute("cpu", precision, 1), batch, keep, 0.5,
+            "case",
+            {"path": "memory"},
+            dict(source.info.identity),
+            "0" * 64,
+            self.recipe.to_dict(),
+            (ImagePlan(0, tiles, output, channels),),
+            Compute("cpu", precision, 1),
+            batch,
+            keep,
+            0.5,
         )
 
 

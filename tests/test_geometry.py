@@ -25,7 +25,9 @@ def test_an_axis_without_pixels_is_refused():
 
 
 @given(
-    shape=st.tuples(sizes, sizes), start=st.tuples(st.integers(-90, 60), st.integers(-90, 60)), size=st.tuples(sizes, sizes)
+    shape=st.tuples(sizes, sizes),
+    start=st.tuples(st.integers(-90, 60), st.integers(-90, 60)),
+    size=st.tuples(sizes, sizes),
 )
 def test_only_real_pixels_are_read(shape, start, size):
     volume = np.arange(shape[0] * shape[1]).reshape(1, *shape)
@@ -50,7 +52,9 @@ def plans(draw):
     core = (1, stride * draw(st.integers(1, 4)), stride * draw(st.integers(1, 4)))
     counts = (draw(st.integers(1, 3)), draw(st.integers(1, 3)), draw(st.integers(1, 3)))
     border = draw(st.sampled_from(["mirror", "native"]))
-    return TilePlan("zyx", shape, (1, stride, stride), core, (draw(st.integers(0, 1)), 3 * stride, 2 * stride), counts, border)
+    return TilePlan(
+        "zyx", shape, (1, stride, stride), core, (draw(st.integers(0, 1)), 3 * stride, 2 * stride), counts, border
+    )
 
 
 @given(plan=plans())

@@ -146,9 +146,7 @@ class TestProperties:
         renamed = np.array([0, *(7**9 * n for n in names)])
         for score in (rand_scores, info_scores):
             before, after = score(segments, cells), score(renamed[segments], renamed[cells])
-            assert [after.split, after.merge, after.score] == pytest.approx(
-                [before.split, before.merge, before.score]
-            )
+            assert [after.split, after.merge, after.score] == pytest.approx([before.split, before.merge, before.score])
 
     @few
     @given(segmentations())
@@ -275,9 +273,7 @@ class TestThresholds:
             assert got == mean_scores(slices)
             assert slices[1] == score_slice(probability[1], labels[1], got.threshold)
             assert got.v_rand == pytest.approx(np.mean([s.v_rand for s in slices]))
-        assert score_thresholds(probability[0], labels[0], [0.3]) == (
-            score_slice(probability[0], labels[0], 0.3),
-        )
+        assert score_thresholds(probability[0], labels[0], [0.3]) == (score_slice(probability[0], labels[0], 0.3),)
 
     def test_options_reach_every_slice(self, volume):
         probability, labels = volume

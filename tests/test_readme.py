@@ -86,8 +86,13 @@ def test_commands_run(environment, tmp_path):
     assert blocks("test"), "the README marks no command with <!-- test -->"
     for body in blocks("test"):
         done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", body], cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL,
-            capture_output=True, text=True, check=False,
+            ["bash", "-euo", "pipefail", "-c", body],
+            cwd=tmp_path,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, f"{body}\nended with {done.returncode}\n{done.stdout}\n{done.stderr}"
 

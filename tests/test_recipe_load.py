@@ -165,9 +165,7 @@ def test_the_other_way_to_write_widths_by_override() -> None:
 # --- round trips --------------------------------------------------------------------------------------------
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
-names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8).filter(
-    lambda s: ":" not in s
-)
+names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8).filter(lambda s: ":" not in s)
 positive = st.floats(1e-9, 1e9)
 
 
@@ -187,9 +185,7 @@ def recipe_values(draw: st.DrawFn) -> dict[str, dict[str, Any]]:
     network["dropout"] = draw(st.floats(0, 1, exclude_max=True))
     kind = "classes" if num_classes > 1 else "binary"
     values = draw(
-        st.lists(
-            st.integers(0, 65535), min_size=max(2, num_classes), max_size=max(2, num_classes), unique=True
-        )
+        st.lists(st.integers(0, 65535), min_size=max(2, num_classes), max_size=max(2, num_classes), unique=True)
     )
     crop = draw(st.lists(st.integers(1, 9).map(lambda n: n * 2**depth), min_size=2, max_size=2))
     data: dict[str, dict[str, Any]] = {
@@ -285,9 +281,7 @@ def test_weights_that_do_not_exist_are_none() -> None:
     assert shipped_weights("no-such-task") is None
 
 
-def test_a_file_beside_does_not_shadow_a_shipped_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_beside_does_not_shadow_a_shipped_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "em").write_text('[task]\nname = "other"\n')
     monkeypatch.chdir(tmp_path)
     assert load_recipe("em").task.name == "em"

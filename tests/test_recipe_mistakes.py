@@ -198,9 +198,7 @@ def test_overrides_are_named_as_such_and_told_with_the_rest() -> None:
 
 
 def test_an_override_of_a_section_that_is_no_table_changes_nothing() -> None:
-    assert problems_of("train = 3", ("train.epochs=3",)) == [
-        "[train]: 3; expected lines key = value below it"
-    ]
+    assert problems_of("train = 3", ("train.epochs=3",)) == ["[train]: 3; expected lines key = value below it"]
 
 
 # --- text that is no TOML -----------------------------------------------------------------------------------
@@ -234,9 +232,7 @@ def test_a_syntax_error_names_its_line_and_the_way_out(tmp_path: Path, text: str
 
 def test_syntax_errors_hide_no_other_mistake(tmp_path: Path) -> None:
     path = tmp_path / "here.toml"
-    path.write_text(
-        "[train]\nlr = ???\nepochs = True\ncrop = [250, 256]\n[network]\ndept = 3\nnorm = batch\n"
-    )
+    path.write_text("[train]\nlr = ???\nepochs = True\ncrop = [250, 256]\n[network]\ndept = 3\nnorm = batch\n")
     with pytest.raises(UsageError) as caught:
         load_recipe(path)
     lines = str(caught.value).split("\n")
@@ -279,9 +275,7 @@ def test_a_task_that_does_not_exist(tmp_path: Path) -> None:
         load_recipe(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "setting", [("train", "epochs"), ("train", "lr"), ("task", "title"), ("train", "crop")]
-)
+@pytest.mark.parametrize("setting", [("train", "epochs"), ("train", "lr"), ("task", "title"), ("train", "crop")])
 def test_numbers_too_long_to_print_are_told_all_the_same(setting: tuple[str, str]) -> None:
     section, key = setting
     data: dict[str, Any] = {"task": {"name": "x"}}
@@ -292,9 +286,7 @@ def test_numbers_too_long_to_print_are_told_all_the_same(setting: tuple[str, str
 
 # --- anything at all ----------------------------------------------------------------------------------------
 
-keys = st.one_of(
-    st.sampled_from(sorted({key for model in SECTIONS.values() for key in model.model_fields})), st.text()
-)
+keys = st.one_of(st.sampled_from(sorted({key for model in SECTIONS.values() for key in model.model_fields})), st.text())
 scalars = st.one_of(
     st.none(),
     st.booleans(),
@@ -310,9 +302,7 @@ values = st.recursive(
 tables = st.dictionaries(keys, values, max_size=5)
 
 
-settings_named = st.sampled_from(
-    [f"{name}.{key}" for name, model in SECTIONS.items() for key in model.model_fields]
-)
+settings_named = st.sampled_from([f"{name}.{key}" for name, model in SECTIONS.items() for key in model.model_fields])
 options = st.one_of(st.text(), st.builds("{}={}".format, settings_named, st.text('1,."[]ax:-', max_size=6)))
 
 

@@ -1,6 +1,7 @@
 """Levels, shards and pieces: how pictures are cut for storage."""
 
 import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings

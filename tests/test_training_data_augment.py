@@ -49,9 +49,7 @@ def smooth_noise(rng: np.random.Generator, size: tuple[int, int], sigma_px: floa
 def batch(seed: int = 0, num: int = 2, channels: int = 1, size: tuple[int, int] = (80, 80)):
     """Pixels, the mask of what is above 0, weights."""
     rng = np.random.default_rng(seed)
-    pixels = torch.from_numpy(
-        np.stack([[smooth_noise(rng, size) for _ in range(channels)] for _ in range(num)])
-    )
+    pixels = torch.from_numpy(np.stack([[smooth_noise(rng, size) for _ in range(channels)] for _ in range(num)]))
     return pixels, (pixels[:, :1] > 0).to(torch.uint8), pixels[:, :1].abs() + 1
 
 
@@ -91,9 +89,7 @@ def test_labels_follow_the_pixels(name, seed):
     margin = margin_for(options, tile)
     size = (tile[0] + 2 * margin[0], tile[1] + 2 * margin[1])
     pixels, targets, _ = batch(seed, num=3, size=size)
-    new_pixels, new_targets, _ = augment(
-        pixels, targets, None, np.random.default_rng(seed), options, tile, core
-    )
+    new_pixels, new_targets, _ = augment(pixels, targets, None, np.random.default_rng(seed), options, tile, core)
     expected = new_pixels[..., 12:-12, 12:-12] > 0
     assert (expected == new_targets.bool()).float().mean() > 0.97
     assert set(new_targets.unique().tolist()) <= {0, 1}
@@ -113,9 +109,7 @@ def test_targets_and_weights_follow_one_map_whatever_their_margin(name):
 
 
 @lenient
-@given(
-    st.booleans(), st.booleans(), st.integers(0, 3), st.integers(1, 6), st.integers(1, 6), st.integers(0, 3)
-)
+@given(st.booleans(), st.booleans(), st.integers(0, 3), st.integers(1, 6), st.integers(1, 6), st.integers(0, 3))
 def test_exact_geometry_equals_the_sampled_one(flip_y, flip_x, num_quarters, height, width, margin):
     warp = Warp(flip_y, flip_x, num_quarters)
     size = max(height, width) + 2 * margin
@@ -123,9 +117,7 @@ def test_exact_geometry_equals_the_sampled_one(flip_y, flip_x, num_quarters, hei
     image = torch.arange(2 * source[0] * source[1], dtype=torch.float32).view(2, *source)
     exact = apply_warp(image, warp, (height, width), (height, width), "nearest")
     grid = sampling_grid(warp, (height, width), (height, width), source, image.device)
-    sampled = torch.nn.functional.grid_sample(
-        image[None], grid, padding_mode="reflection", align_corners=True
-    )[0]
+    sampled = torch.nn.functional.grid_sample(image[None], grid, padding_mode="reflection", align_corners=True)[0]
     if num_quarters % 2 == 0 or (source[0] - width) % 2 == (source[1] - height) % 2 == 0:
         assert torch.allclose(exact, sampled, atol=2e-3)
     assert exact.shape == (2, height, width)
@@ -135,8 +127,7 @@ def test_quarter_turns_and_flips_reach_all_eight_symmetries():
     image = torch.arange(9.0).view(1, 1, 3, 3)
     options = AugmentOptions(flip=True, rotate="quarter")
     seen = {
-        tuple(augment(image, image, None, np.random.default_rng(s), options)[0].flatten().tolist())
-        for s in range(80)
+        tuple(augment(image, image, None, np.random.default_rng(s), options)[0].flatten().tolist()) for s in range(80)
     }
     square = image[0, 0].numpy()
     wanted = {tuple(np.rot90(s, k).ravel()) for s in (square, square[::-1]) for k in range(4)}
@@ -275,9 +266,7 @@ GREY_ONLY: dict[str, dict[str, Any]] = {
 def test_each_grey_option_alone_changes_pixels_and_never_labels(name):
     pixels, targets, weights = batch(num=3)
     options = AugmentOptions(grey_prob=1.0, **GREY_ONLY[name])
-    new_pixels, new_targets, new_weights = augment(
-        pixels, targets, weights, np.random.default_rng(4), options
-    )
+    new_pixels, new_targets, new_weights = augment(pixels, targets, weights, np.random.default_rng(4), options)
     assert all(not torch.equal(a, b) for a, b in zip(new_pixels, pixels, strict=True))
     assert torch.equal(new_targets, targets)
     assert new_weights is not None
@@ -288,9 +277,7 @@ def test_grey_options_do_what_they_are_named_for():
     pixels, targets, _ = batch(num=6)
 
     def varied(**options):
-        return augment(
-            pixels, targets, None, np.random.default_rng(4), AugmentOptions(grey_prob=1.0, **options)
-        )[0]
+        return augment(pixels, targets, None, np.random.default_rng(4), AugmentOptions(grey_prob=1.0, **options))[0]
 
     shift = varied(brightness=0.5) - pixels
     assert float(shift.std(dim=(1, 2, 3)).max()) < 1e-5
@@ -304,9 +291,7 @@ def test_grey_options_do_what_they_are_named_for():
     order = pixels[0].flatten().argsort()
     assert bool((curved[0].flatten()[order].diff() >= -1e-5).all())  # monotone
     assert float((varied(noise_sigma=0.5) - pixels).std()) == pytest.approx(0.29, abs=0.12)
-    assert torch.allclose(
-        varied(invert_prob=1.0) + pixels, 2 * pixels.mean(dim=(2, 3), keepdim=True), atol=1e-4
-    )
+    assert torch.allclose(varied(invert_prob=1.0) + pixels, 2 * pixels.mean(dim=(2, 3), keepdim=True), atol=1e-4)
 
 
 def test_blur_equals_scipy():

@@ -35,9 +35,7 @@ def test_crops_are_the_numpy_reflected_plane(height, width, core, halo, margin, 
     crops = planes.sample((seed,), 2)
     rim = 80
     padded = {
-        name: np.stack(
-            [np.pad(c, rim, mode="reflect") if min(c.shape) > 1 else reflect_thin(c, rim) for c in array]
-        )
+        name: np.stack([np.pad(c, rim, mode="reflect") if min(c.shape) > 1 else reflect_thin(c, rim) for c in array])
         for name, array in (("pixels", plane.pixels), ("target", plane.target))
     }
     for (_, y, x), pixels, target in zip(crops.places, crops.pixels, crops.targets, strict=True):
@@ -46,9 +44,7 @@ def test_crops_are_the_numpy_reflected_plane(height, width, core, halo, margin, 
             rim + y - halo - margin : rim + y + core + halo + margin,
             rim + x - margin : rim + x + core + margin,
         ]
-        inner = np.s_[
-            :, rim + y - margin : rim + y + core + margin, rim + x - margin : rim + x + core + margin
-        ]
+        inner = np.s_[:, rim + y - margin : rim + y + core + margin, rim + x - margin : rim + x + core + margin]
         assert np.array_equal(pixels.numpy(), padded["pixels"][tile])
         assert np.array_equal(target.numpy(), padded["target"][inner])
     assert crops.weights is not None

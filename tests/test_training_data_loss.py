@@ -12,9 +12,7 @@ from unetctl.training.losses import LossKind, SegmentationLoss, soft_dice, weigh
 from unetctl.training.weightmap import border_weights, class_balance, label_cells, part_touching, two_nearest
 
 lenient = settings(deadline=None, max_examples=40)
-SMALL_LABELS = hnp.arrays(
-    np.int32, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, 4)
-)
+SMALL_LABELS = hnp.arrays(np.int32, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, 4))
 
 
 def brute_weights(labels, w0, sigma_px, class_weights, inside):
@@ -182,9 +180,7 @@ def test_dice_of_perfect_empty_and_wrong_answers():
     assert soft_dice(mask, mask).item() == pytest.approx(0, abs=1e-6)
     assert soft_dice(1 - mask, mask).item() > 0.99
     assert soft_dice(torch.zeros_like(mask), torch.zeros_like(mask)).item() == pytest.approx(0, abs=1e-6)
-    half = soft_dice(
-        mask, mask * (torch.arange(20) < 10), weights=(torch.arange(20) < 10).float().expand(2, 1, 20, 20)
-    )
+    half = soft_dice(mask, mask * (torch.arange(20) < 10), weights=(torch.arange(20) < 10).float().expand(2, 1, 20, 20))
     assert half.item() == pytest.approx(0, abs=1e-6)
 
 

@@ -25,8 +25,7 @@ def make(root: Path, *names: str) -> Path:
 
 def found(root: Path) -> dict[str, tuple[str, str]]:
     return {
-        p.name: (p.image.relative_to(root).as_posix(), p.labels.relative_to(root).as_posix())
-        for p in find_pairs(root)
+        p.name: (p.image.relative_to(root).as_posix(), p.labels.relative_to(root).as_posix()) for p in find_pairs(root)
     }
 
 
@@ -77,9 +76,7 @@ def test_split_folders_are_honoured(tmp_path):
 
 
 def test_numpy_by_number(tmp_path):
-    names = [
-        f"{s}/{k}_{i:03d}.npy" for s in ("train", "val", "test") for k in ("input", "label") for i in (0, 1)
-    ]
+    names = [f"{s}/{k}_{i:03d}.npy" for s in ("train", "val", "test") for k in ("input", "label") for i in (0, 1)]
     make(tmp_path, *names, "train/input_007.npy", "val/label_9.npy", "val/input_009.npy")
     table = find_pairs(tmp_path)
     assert {(p.name, p.split) for p in table} == {
@@ -111,9 +108,7 @@ def test_files_beside_each_other_and_whole_stores(tmp_path):
         "raw.zarr/zarr.json",
         "raw.zarr/c/0.npy",
     )
-    make(
-        tmp_path, "labels.zarr/zarr.json", ".hidden/x.npy", ".hidden/y.npy", "old.run/x.npy", "old.run/y.npy"
-    )
+    make(tmp_path, "labels.zarr/zarr.json", ".hidden/x.npy", ".hidden/y.npy", "old.run/x.npy", "old.run/y.npy")
     assert found(tmp_path) == {
         "a": ("a.png", "a_mask.png"),
         "b": ("b.ome.tif", "b_labels.ome.tif"),

@@ -37,9 +37,18 @@ _NAMED = 8
 
 
 def compute_on_cluster(
-    plan: RunPlan, todo: list[int], folder: RunFolder, weights: Path, session: ClusterSession, *, num_all: int,
-    device: str = "auto", max_bytes: int | None = None, emit: Listener = nobody,
-    should_stop: Callable[[], bool] = lambda: False, no_worker_s: float = NO_WORKER_S,
+    plan: RunPlan,
+    todo: list[int],
+    folder: RunFolder,
+    weights: Path,
+    session: ClusterSession,
+    *,
+    num_all: int,
+    device: str = "auto",
+    max_bytes: int | None = None,
+    emit: Listener = nobody,
+    should_stop: Callable[[], bool] = lambda: False,
+    no_worker_s: float = NO_WORKER_S,
 ) -> tuple[LoopTimes, bool]:
     """Has workers compute blocks; the caller holds the run alone and has put plan and store in place.
 
@@ -69,8 +78,14 @@ def compute_on_cluster(
     attempts = folder.path / ATTEMPTS
     shutil.rmtree(attempts, ignore_errors=True)
     order = BlockOrder(
-        -1, str(folder.output.absolute()), plan.fingerprint, uuid.uuid4().hex[:8], str(plan.source["path"]),
-        str(weights.absolute()), device, max_bytes,
+        -1,
+        str(folder.output.absolute()),
+        plan.fingerprint,
+        uuid.uuid4().hex[:8],
+        str(plan.source["path"]),
+        str(weights.absolute()),
+        device,
+        max_bytes,
     )
     work = _Work(order, todo, folder, session, num_all, emit, no_worker_s)
     complete = False
@@ -90,8 +105,14 @@ class _Work:
     """The client's side: what is to be done, what is under way, what failed how often."""
 
     def __init__(
-        self, order: BlockOrder, todo: list[int], folder: RunFolder, session: ClusterSession, num_all: int,
-        emit: Listener, no_worker_s: float,
+        self,
+        order: BlockOrder,
+        todo: list[int],
+        folder: RunFolder,
+        session: ClusterSession,
+        num_all: int,
+        emit: Listener,
+        no_worker_s: float,
     ) -> None:
         self._order, self._folder, self._session, self._emit = order, folder, session, emit
         self._waiting = deque(todo)
@@ -160,7 +181,8 @@ class _Work:
             self._emit(Note(f"{before - len(self._workers)} workers are gone, {len(self._workers)} left", "warning"))
         if self._looked - self._last_seen > self._no_worker_s:
             raise Stopped(
-                f"no worker at {self._session.address} for {self._no_worker_s:.0f} s", "",
+                f"no worker at {self._session.address} for {self._no_worker_s:.0f} s",
+                "",
                 "start workers and run the same command again",
             )
 
@@ -172,7 +194,10 @@ class _Work:
             # A wish, no more: blocks bound to workers that die would wait for ever.
             wanted = self._workers if self._bad_workers and self._workers else None
             future = self._session.client.submit(
-                compute_block, replace(self._order, index=index), pure=False, workers=wanted,
+                compute_block,
+                replace(self._order, index=index),
+                pure=False,
+                workers=wanted,
                 allow_other_workers=wanted is not None,
                 key=f"unetctl-{self._order.token}-{self._num_submitted}-block-{index}",
             )
@@ -222,7 +247,8 @@ class _Work:
             raise error
         if isinstance(error, ImportError):
             raise ResourceError(
-                f"a worker cannot import what it needs ({error})", "the same unetctl on all workers",
+                f"a worker cannot import what it needs ({error})",
+                "the same unetctl on all workers",
                 "install it there too",
             ) from error
         self._reasons[index] = _told(error)
@@ -268,6 +294,7 @@ def _gave_up(given_up: dict[int, str], folder: RunFolder) -> IncompleteError:
         named += f" and {len(given_up) - _NAMED} more"
     first = given_up[min(given_up)]
     return IncompleteError(
-        f"{len(given_up)} blocks of {folder.output} failed {MAX_ATTEMPTS} times ({named}: {first})", "all blocks done",
+        f"{len(given_up)} blocks of {folder.output} failed {MAX_ATTEMPTS} times ({named}: {first})",
+        "all blocks done",
         "all others are done: mend the cause and run the same command again",
     )

@@ -88,15 +88,21 @@ class ClusterSession:
                 return self._stack.enter_context(kinds.Client(self.address, timeout=CONNECT_S, set_as_default=False))
             except (OSError, TimeoutError) as error:
                 raise ResourceError(
-                    f"no dask scheduler answers at {self.address} ({error})", "a running one",
+                    f"no dask scheduler answers at {self.address} ({error})",
+                    "a running one",
                     "start it with: dask scheduler, and workers with: dask worker ADDRESS --nthreads 1",
                 ) from error
         scratch = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="unetctl-cluster-"))
         with dask.config.set({"distributed.scheduler.allowed-failures": _ALLOWED_FAILURES}):
             # No dashboard: nobody asked for an open port. No memory limit: the plan has one, and dask's would kill.
             cluster = kinds.LocalCluster(
-                n_workers=self.num_local, threads_per_worker=1, processes=True, dashboard_address=None,
-                memory_limit=None, local_directory=scratch, silence_logs=logging.CRITICAL,
+                n_workers=self.num_local,
+                threads_per_worker=1,
+                processes=True,
+                dashboard_address=None,
+                memory_limit=None,
+                local_directory=scratch,
+                silence_logs=logging.CRITICAL,
             )
         self._stack.enter_context(cluster)
         return self._stack.enter_context(kinds.Client(cluster, set_as_default=False))

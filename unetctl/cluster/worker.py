@@ -150,8 +150,14 @@ class _OpenRun:
                 )
             self._notes: list[str] = []
             self._engine = Engine(
-                network, plan.compute, device, batch=plan.batch, keep=plan.keep,
-                activation=plan.typed_recipe().output.resolved_activation, threshold=plan.threshold, emit=self._note,
+                network,
+                plan.compute,
+                device,
+                batch=plan.batch,
+                keep=plan.keep,
+                activation=plan.typed_recipe().output.resolved_activation,
+                threshold=plan.threshold,
+                emit=self._note,
             )
             self._reader = BlockReader(
                 self._source, plan, StatisticsStore(self._folder.path, writer_name(), plan, self._should_stop)

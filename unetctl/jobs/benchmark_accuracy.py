@@ -26,8 +26,14 @@ SPLITS = ("train", "val", "test", "all")
 
 
 def accuracy(
-    task: str, data: Path | str, *, output: Path | None = None, split: str = "test", device: str = "auto",
-    emit: Listener = nobody, should_stop: Callable[[], bool] = lambda: False,
+    task: str,
+    data: Path | str,
+    *,
+    output: Path | None = None,
+    split: str = "test",
+    device: str = "auto",
+    emit: Listener = nobody,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> BenchmarkReport:
     """Predicts labelled planes and scores them.
 
@@ -102,7 +108,8 @@ def choose(table: PairTable, recipe: Recipe, split: str) -> tuple[Selection, ...
     chosen: tuple[Selection, ...] = getattr(found, split)
     if not chosen:
         raise UsageError(
-            f"the split {split} has no planes in {table.root} ({found})", "at least one",
+            f"the split {split} has no planes in {table.root} ({found})",
+            "at least one",
             "take them all with --split all",
         )
     return chosen

@@ -131,7 +131,12 @@ class LabelledVolume:
 
 
 def predicted_volume(
-    source: SelectedPlanes, task: ResolvedTask, network: UNet, output: Path, device: str, emit: Listener,
+    source: SelectedPlanes,
+    task: ResolvedTask,
+    network: UNet,
+    output: Path,
+    device: str,
+    emit: Listener,
     should_stop: Callable[[], bool],
 ) -> Pixels:
     """What `predict` answers for a source.

@@ -116,9 +116,18 @@ class SpeedRun:
 
 
 def speed(
-    task: str, input: str | None = None, *, size: int = 4096, pairs: int = 5, core: int | None = None,
-    cores: Sequence[int] = (), batch: int | None = None, device: str = "auto", precision: str = "auto",
-    emit: Listener = nobody, should_stop: Callable[[], bool] = lambda: False,
+    task: str,
+    input: str | None = None,
+    *,
+    size: int = 4096,
+    pairs: int = 5,
+    core: int | None = None,
+    cores: Sequence[int] = (),
+    batch: int | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    emit: Listener = nobody,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> BenchmarkReport:
     """Measures predict and the bare network in turn.
 
@@ -209,7 +218,14 @@ def _measured(
     dims = network_dims(plan)
     core = "x".join(map(str, plan.images[0].tiles.core[-dims:]))
     return SpeedRun(
-        core, plan.batch, plan.num_tiles, plan.num_pixels, tuple(found), projection.host, peak, projection.device,
+        core,
+        plan.batch,
+        plan.num_tiles,
+        plan.num_pixels,
+        tuple(found),
+        projection.host,
+        peak,
+        projection.device,
         device_peak,
     )
 

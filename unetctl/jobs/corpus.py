@@ -18,9 +18,18 @@ from unetctl.runtime.run_folder import OutputInTheWayError, RunFolder
 
 
 def predict_all(
-    inputs: Sequence[str], task: str, options: PredictOptions, *, overrides: Sequence[str] = (), weights: str | None = None,
-    on_error: str = "skip", max_failed: str | None = None, verify_seams: bool = False, cluster: str | None = None,
-    emit: Listener = nobody, should_stop: Callable[[], bool] = lambda: False,
+    inputs: Sequence[str],
+    task: str,
+    options: PredictOptions,
+    *,
+    overrides: Sequence[str] = (),
+    weights: str | None = None,
+    on_error: str = "skip",
+    max_failed: str | None = None,
+    verify_seams: bool = False,
+    cluster: str | None = None,
+    emit: Listener = nobody,
+    should_stop: Callable[[], bool] = lambda: False,
     on_report: Callable[[RunReport], None] = lambda report: None,
 ) -> list[RunReport]:
     """Predicts every input.
@@ -79,7 +88,9 @@ def predict_all(
             on_report(report)
             num_failed += report.status == "failed"
             if limit is not None and num_failed > limit:
-                raise IncompleteError(f"{num_failed} of {len(reports)} inputs failed", f"at most {max_failed}", "see the messages above")
+                raise IncompleteError(
+                    f"{num_failed} of {len(reports)} inputs failed", f"at most {max_failed}", "see the messages above"
+                )
             if report.status == "stopped":
                 break
     return reports
@@ -90,8 +101,14 @@ def _failed(path: str, error: UnetctlError) -> RunReport:
 
 
 def dry_run(
-    inputs: Sequence[str], task: str, options: PredictOptions, *, overrides: Sequence[str] = (), weights: str | None = None,
-    warm_up: bool = True, emit: Listener = nobody,
+    inputs: Sequence[str],
+    task: str,
+    options: PredictOptions,
+    *,
+    overrides: Sequence[str] = (),
+    weights: str | None = None,
+    warm_up: bool = True,
+    emit: Listener = nobody,
 ) -> list[PlanSummary]:
     """Plans every input without computing anything; writes nothing.
 
@@ -111,8 +128,14 @@ def dry_run(
 
 
 def _predict_one(
-    path: str, task: ResolvedTask, network: UNet, options: PredictOptions, verify_seams: bool,
-    workers: SharedWorkers | None, emit: Listener, should_stop: Callable[[], bool],
+    path: str,
+    task: ResolvedTask,
+    network: UNet,
+    options: PredictOptions,
+    verify_seams: bool,
+    workers: SharedWorkers | None,
+    emit: Listener,
+    should_stop: Callable[[], bool],
 ) -> RunReport:
     prediction = plan_prediction(path, task, options, network)
     try:
@@ -147,7 +170,9 @@ def _is_ours(path: str, emit: Listener) -> bool:
 
 def _refuse_name_clashes(inputs: Sequence[str], options: PredictOptions) -> None:
     if len(inputs) > 1 and options.output is not None and not options.output.is_dir():
-        raise UsageError(f"-o {options.output} for {len(inputs)} inputs", "an existing folder", f"mkdir {options.output}")
+        raise UsageError(
+            f"-o {options.output} for {len(inputs)} inputs", "an existing folder", f"mkdir {options.output}"
+        )
 
 
 def _failure_limit(text: str | None, num_inputs: int) -> int | None:

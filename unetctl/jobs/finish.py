@@ -76,5 +76,3 @@ def _build_pyramid(folder: RunFolder, sink: ZarrSink, emit: Listener, should_sto
             emit(StageProgress("pyramid", done))
     emit(StageEnded("pyramid", time.monotonic() - begun))
     return True
-
-

@@ -16,8 +16,24 @@ def stem_of(path: str) -> str:
     >>> stem_of("/data/stack.ome.tif"), stem_of("a/b.zarr/"), stem_of("scans"), stem_of("v.h5::/raw")
     ('stack', 'b', 'scans', 'v')
     """
-    name = Path(path.split("::")[0].rstrip("/")).name
-    known: tuple[str, ...] = (".ome.tif", ".ome.tiff", ".ome.zarr", ".tif", ".tiff", ".btf", ".tf8", ".zarr", ".npy", ".h5", ".hdf5", ".mrc", ".rec", ".st", ".map")
+    name = Path(path.split("::", maxsplit=1)[0].rstrip("/")).name
+    known: tuple[str, ...] = (
+        ".ome.tif",
+        ".ome.tiff",
+        ".ome.zarr",
+        ".tif",
+        ".tiff",
+        ".btf",
+        ".tf8",
+        ".zarr",
+        ".npy",
+        ".h5",
+        ".hdf5",
+        ".mrc",
+        ".rec",
+        ".st",
+        ".map",
+    )
     known += (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".jp2", ".gif")
     for ending in known:
         if name.lower().endswith(ending) and len(name) > len(ending):
@@ -44,7 +60,11 @@ def output_path(path: str, info: SourceInfo, task: str, wanted: Path | None) -> 
     if wanted.is_dir() and wanted.suffix not in ZARR_SUFFIXES:
         return wanted / name
     if wanted.suffix not in TIFF_SUFFIXES + ZARR_SUFFIXES:
-        raise UsageError(f"-o {wanted}", "a name that ends in .ome.tif, .tif, .ome.zarr or .zarr, or an existing folder")
+        raise UsageError(
+            f"-o {wanted}", "a name that ends in .ome.tif, .tif, .ome.zarr or .zarr, or an existing folder"
+        )
     if not wanted.absolute().parent.is_dir():
-        raise UsageError(f"-o {wanted}: there is no folder {wanted.parent}", "an existing folder", f"mkdir -p {wanted.parent}")
+        raise UsageError(
+            f"-o {wanted}: there is no folder {wanted.parent}", "an existing folder", f"mkdir -p {wanted.parent}"
+        )
     return wanted

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from unetctl.errors import InputError, UsageError
+from unetctl.geometry.plan import TilePlan
 from unetctl.jobs.finish import finish_output
 from unetctl.jobs.outputs import output_path
-from unetctl.geometry.plan import TilePlan
 from unetctl.jobs.tasks import ResolvedTask
 from unetctl.networks.unet import UNet
 from unetctl.runtime.device import apply_compute, resolve
@@ -131,12 +131,22 @@ def plan_prediction(path: str, task: ResolvedTask, options: PredictOptions, netw
             folder.refuse_foreign_output()
         wishes = options.wishes if begun is None else replace(options.wishes, batch=options.batch or begun.batch)
         recorded = {"path": str(Path(path).resolve()) if Path(path).exists() else path, **options.view}
-        statistics = _statistics_of(options.statistics_from) if options.statistics_from or begun is None else begun.statistics
+        statistics = (
+            _statistics_of(options.statistics_from) if options.statistics_from or begun is None else begun.statistics
+        )
         grey = frozenset(i for i in range(len(source.info.images)) if has_equal_channels(source, i))
         planned = make_plan(
-            source.info, recorded, task.recipe, task.weights_sha256, num_weights, compute,
+            source.info,
+            recorded,
+            task.recipe,
+            task.weights_sha256,
+            num_weights,
+            compute,
             # The tiles of a plan never change, so a rerun with less memory is not held to the planner's choice.
-            budget_bytes if begun is None else max(budget_bytes, 1 << 60), wishes, statistics, grey,
+            budget_bytes if begun is None else max(budget_bytes, 1 << 60),
+            wishes,
+            statistics,
+            grey,
         )
         if begun is not None:
             planned = _following(begun, planned, options, folder)
@@ -152,14 +162,17 @@ def _following(begun: RunPlan, planned: Planned, options: PredictOptions, folder
     if len(asked.images) == len(begun.images):
         images = tuple(
             replace(new, tiles=old.tiles, output=replace(new.output, shard=old.output.shard, chunk=old.output.chunk))
-            if new.tiles.shape == old.tiles.shape and _meets(old.tiles, new.tiles, options) else new
+            if new.tiles.shape == old.tiles.shape and _meets(old.tiles, new.tiles, options)
+            else new
             for new, old in zip(asked.images, begun.images, strict=True)
         )
         asked = replace(asked, images=images)
     differing = asked.differences(begun)
     if differing:
         raise UsageError(
-            f"{folder.path} holds a run that differs: " + "; ".join(differing[:4]) + (f" and {len(differing) - 4} more" if len(differing) > 4 else ""),
+            f"{folder.path} holds a run that differs: "
+            + "; ".join(differing[:4])
+            + (f" and {len(differing) - 4} more" if len(differing) > 4 else ""),
             "the same input, weights and settings as before",
             "start over with --fresh, or choose another output with -o",
         )
@@ -188,12 +201,16 @@ def _statistics_of(where: Path | None) -> dict[str, object]:
 
 #: What computes the missing blocks of a run: `compute_blocks`, or something that has them computed elsewhere.
 BlockComputer = Callable[
-    [RunPlan, list[int], Source, UNet, RunFolder, PredictOptions, Listener, Callable[[], bool], int], tuple[LoopTimes, bool]
+    [RunPlan, list[int], Source, UNet, RunFolder, PredictOptions, Listener, Callable[[], bool], int],
+    tuple[LoopTimes, bool],
 ]
 
 
 def run_prediction(
-    prediction: Prediction, network: UNet, emit: Listener = nobody, should_stop: Callable[[], bool] = lambda: False,
+    prediction: Prediction,
+    network: UNet,
+    emit: Listener = nobody,
+    should_stop: Callable[[], bool] = lambda: False,
     compute: BlockComputer | None = None,
 ) -> RunReport:
     """Computes what is missing, then finishes the output (not for a part: `stitch` does).
@@ -216,7 +233,9 @@ def run_prediction(
     if options.part:
         i_part, num_parts = options.part
         if options.fresh:
-            raise UsageError("--fresh together with --part", "one of them", "start over once without --part, then start the parts")
+            raise UsageError(
+                "--fresh together with --part", "one of them", "start over once without --part, then start the parts"
+            )
         if not 1 <= i_part <= num_parts:
             raise UsageError(f"--part {i_part}/{num_parts}", "1/n to n/n")
     if options.fresh or (options.existing == "overwrite" and not folder.has_plan()):
@@ -247,7 +266,12 @@ def _start_over(folder: RunFolder) -> None:
 
 
 def _run_locked(
-    prediction: Prediction, plan: RunPlan, network: UNet, emit: Listener, should_stop: Callable[[], bool], begun: float,
+    prediction: Prediction,
+    plan: RunPlan,
+    network: UNet,
+    emit: Listener,
+    should_stop: Callable[[], bool],
+    begun: float,
     compute: BlockComputer | None,
 ) -> RunReport:
     options, folder = prediction.options, prediction.folder
@@ -265,7 +289,9 @@ def _run_locked(
     times, complete = LoopTimes(), True
     if todo:
         compute = compute or compute_blocks
-        times, complete = compute(plan, todo, prediction.source, network, folder, options, emit, should_stop, len(indices))
+        times, complete = compute(
+            plan, todo, prediction.source, network, folder, options, emit, should_stop, len(indices)
+        )
     num_done = len(indices) - len(todo) + times.num_blocks
     if complete and options.part is None:
         complete = finish_output(folder, plan, emit, should_stop, keep_store=options.keep_store)
@@ -274,8 +300,15 @@ def _run_locked(
 
 
 def compute_blocks(
-    plan: RunPlan, todo: list[int], source: Source, network: UNet, folder: RunFolder, options: PredictOptions,
-    emit: Listener, should_stop: Callable[[], bool], num_all: int,
+    plan: RunPlan,
+    todo: list[int],
+    source: Source,
+    network: UNet,
+    folder: RunFolder,
+    options: PredictOptions,
+    emit: Listener,
+    should_stop: Callable[[], bool],
+    num_all: int,
 ) -> tuple[LoopTimes, bool]:
     """Runs the pipelined loop over blocks and journals them.
 
@@ -286,8 +319,14 @@ def compute_blocks(
     recipe = plan.typed_recipe()
     sink = folder.sink()
     engine = Engine(
-        network, plan.compute, device, batch=plan.batch, keep=plan.keep, activation=recipe.output.resolved_activation,
-        threshold=plan.threshold, emit=emit,
+        network,
+        plan.compute,
+        device,
+        batch=plan.batch,
+        keep=plan.keep,
+        activation=recipe.output.resolved_activation,
+        threshold=plan.threshold,
+        emit=emit,
     )
     statistics = StatisticsStore(folder.path, options.writer, plan, should_stop)
     done = num_all - len(todo)
@@ -319,19 +358,38 @@ def _report(
     if num_nonfinite:
         warnings.append(f"{num_nonfinite} pixels of the input were not finite and were replaced by the volume's median")
     seconds = {
-        "reading": times.read_s, "waiting for reading": times.wait_read_s, "network": times.network_s,
-        "writing": times.write_s, "waiting for writing": times.wait_write_s, "loop": times.wall_s,
+        "reading": times.read_s,
+        "waiting for reading": times.wait_read_s,
+        "network": times.network_s,
+        "writing": times.write_s,
+        "waiting for writing": times.wait_write_s,
+        "loop": times.wall_s,
     }
     options = prediction.options
     report = RunReport(
-        command="predict", input=prediction.input, output=str(folder.output), status=status,
-        num_blocks=plan.num_blocks, num_done=num_done, num_computed=num_computed, num_pixels=times.num_pixels,
-        elapsed_s=time.monotonic() - begun, seconds={k: round(v, 3) for k, v in seconds.items()},
-        projected_bytes=prediction.planned.projection.host, peak_bytes=peak_memory(), num_nonfinite=num_nonfinite,
-        notes=prediction.planned.notes, warnings=tuple(warnings),
+        command="predict",
+        input=prediction.input,
+        output=str(folder.output),
+        status=status,
+        num_blocks=plan.num_blocks,
+        num_done=num_done,
+        num_computed=num_computed,
+        num_pixels=times.num_pixels,
+        elapsed_s=time.monotonic() - begun,
+        seconds={k: round(v, 3) for k, v in seconds.items()},
+        projected_bytes=prediction.planned.projection.host,
+        peak_bytes=peak_memory(),
+        num_nonfinite=num_nonfinite,
+        notes=prediction.planned.notes,
+        warnings=tuple(warnings),
         details={
-            "task": plan.task, "fingerprint": plan.fingerprint, "keep": plan.keep, "threshold": plan.threshold,
-            "device": plan.compute.device, "precision": plan.compute.precision, "part": list(options.part or ()),
+            "task": plan.task,
+            "fingerprint": plan.fingerprint,
+            "keep": plan.keep,
+            "threshold": plan.threshold,
+            "device": plan.compute.device,
+            "precision": plan.compute.precision,
+            "part": list(options.part or ()),
             "num_tiles": times.num_tiles,
         },
     )

@@ -19,7 +19,12 @@ _NAMED = 8
 
 
 def stitch_output(
-    output: Path, *, to: Path | None = None, verify: bool = False, keep_store: bool = False, emit: Listener = nobody,
+    output: Path,
+    *,
+    to: Path | None = None,
+    verify: bool = False,
+    keep_store: bool = False,
+    emit: Listener = nobody,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> RunReport:
     """Checks that the parts cover the plan, then builds pyramid and export.
@@ -53,8 +58,17 @@ def stitch_output(
             _export_to(folder, to, should_stop)
     result = to or folder.output
     report = RunReport(
-        "stitch", str(output), str(result), status, plan.num_blocks, plan.num_blocks, 0, 0, time.monotonic() - begun,
-        peak_bytes=peak_memory(), details={"fingerprint": plan.fingerprint, "parts": folder.num_parts()},
+        "stitch",
+        str(output),
+        str(result),
+        status,
+        plan.num_blocks,
+        plan.num_blocks,
+        0,
+        0,
+        time.monotonic() - begun,
+        peak_bytes=peak_memory(),
+        details={"fingerprint": plan.fingerprint, "parts": folder.num_parts()},
     )
     report.save(folder.report_path)
     return report
@@ -65,7 +79,9 @@ def _output_of(path: Path) -> Path:
 
 
 def _incomplete(folder: RunFolder, plan: RunPlan, missing: list[int]) -> IncompleteError:
-    named = ", ".join(map(str, missing[:_NAMED])) + (f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else "")
+    named = ", ".join(map(str, missing[:_NAMED])) + (
+        f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+    )
     num_parts = folder.num_parts()
     source = plan.source.get("path", "INPUT")
     command = f"unetctl predict {source} --task {plan.task} -o {folder.output}"
@@ -75,16 +91,26 @@ def _incomplete(folder: RunFolder, plan: RunPlan, missing: list[int]) -> Incompl
         hint = f"compute part {which}: {command} --part {parts[0]}/{num_parts}"
     else:
         hint = f"compute them: {command}"
-    return IncompleteError(f"{len(missing)} of {plan.num_blocks} blocks of {folder.output} are missing ({named})", "all blocks done", hint)
+    return IncompleteError(
+        f"{len(missing)} of {plan.num_blocks} blocks of {folder.output} are missing ({named})", "all blocks done", hint
+    )
 
 
 def _export_to(folder: RunFolder, to: Path, should_stop: Callable[[], bool]) -> None:
     if to.suffix not in TIFF_SUFFIXES:
-        raise UsageError(f"-o {to}", "a name that ends in .ome.tif or .tif", "the OME-Zarr store is the output of predict -o NAME.ome.zarr")
+        raise UsageError(
+            f"-o {to}",
+            "a name that ends in .ome.tif or .tif",
+            "the OME-Zarr store is the output of predict -o NAME.ome.zarr",
+        )
     if to.exists():
         raise UsageError(f"{to} exists", "a new name", "choose another or remove it")
     if not folder.store_path.exists():
-        raise InputError(f"the store of {folder.output} was removed after its export", "a store", "predict with --keep-store, or to OME-Zarr")
+        raise InputError(
+            f"the store of {folder.output} was removed after its export",
+            "a store",
+            "predict with --keep-store, or to OME-Zarr",
+        )
     sink = folder.sink()
     export_tiff(sink, to, should_stop=should_stop)
     verify_tiff(sink, to)

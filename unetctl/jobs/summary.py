@@ -42,16 +42,31 @@ class PlanSummary:
         rows = [("input", self.input), ("output", self.output)]
         rows += [("", line) for line in v["images"]]
         rows += [
-            ("network", f"{v['task']}: stride {v['stride']}, margin {v['margin']}, halo {v['halo']}, {v['num_weights']:,} weights"),
-            ("exact", "yes: the result does not depend on the tiling" if v["is_exact"] else f"no: {v['inexact_because']}"),
-            ("work", f"{v['num_blocks']} blocks, {v['num_tiles']} tiles in batches of {v['batch']}; per kept pixel "
-                     f"{v['computed_per_kept']:.2f} computed, {v['read_per_kept']:.2f} read, {v['work_per_kept'] / 1e3:.1f} k multiplications"),
+            (
+                "network",
+                f"{v['task']}: stride {v['stride']}, margin {v['margin']}, halo {v['halo']}, {v['num_weights']:,} weights",
+            ),
+            (
+                "exact",
+                "yes: the result does not depend on the tiling" if v["is_exact"] else f"no: {v['inexact_because']}",
+            ),
+            (
+                "work",
+                f"{v['num_blocks']} blocks, {v['num_tiles']} tiles in batches of {v['batch']}; per kept pixel "
+                f"{v['computed_per_kept']:.2f} computed, {v['read_per_kept']:.2f} read, {v['work_per_kept'] / 1e3:.1f} k multiplications",
+            ),
             ("compute", f"{v['device']}, {v['precision']}, {v['num_threads']} threads"),
-            ("memory", f"{format_size(v['host_bytes'])} projected of {format_size(v['budget_bytes'])}"
-                       + (f", {format_size(v['device_bytes'])} on the device" if v["device_bytes"] else "")),
-            ("disk", f"store at most {format_size(v['store_bytes'])} in {v['store_files']} files"
-                     + (f", output at most {format_size(v['output_bytes'])}" if v["output_bytes"] else "")
-                     + f"; {format_size(v['free_bytes'])} free"),
+            (
+                "memory",
+                f"{format_size(v['host_bytes'])} projected of {format_size(v['budget_bytes'])}"
+                + (f", {format_size(v['device_bytes'])} on the device" if v["device_bytes"] else ""),
+            ),
+            (
+                "disk",
+                f"store at most {format_size(v['store_bytes'])} in {v['store_files']} files"
+                + (f", output at most {format_size(v['output_bytes'])}" if v["output_bytes"] else "")
+                + f"; {format_size(v['free_bytes'])} free",
+            ),
             ("keep", f"{v['keep']}" + (f" at {v['threshold']}" if v["keep"] == "mask" else "")),
         ]
         if v.get("eta_s") is not None:
@@ -79,28 +94,45 @@ def summarise(prediction: Prediction, network: UNet, *, warm_up: bool) -> PlanSu
     if prediction.is_resumed and prediction.folder.store_path.exists():
         num_done = plan.num_blocks - len(prediction.folder.missing(prediction.folder.sink(), range(plan.num_blocks)))
     values: dict[str, Any] = {
-        "task": plan.task, "fingerprint": plan.fingerprint,
+        "task": plan.task,
+        "fingerprint": plan.fingerprint,
         "images": [str(image.tiles) for image in plan.images],
-        "stride": list(spec.stride), "margin": list(spec.margin), "halo": list(spec.halo),
+        "stride": list(spec.stride),
+        "margin": list(spec.margin),
+        "halo": list(spec.halo),
         "num_weights": sum(p.numel() for p in network.parameters()),
-        "is_exact": spec.is_exact, "inexact_because": spec.inexact_because,
-        "num_blocks": plan.num_blocks, "num_tiles": plan.num_tiles, "batch": plan.batch, "num_pixels": plan.num_pixels,
+        "is_exact": spec.is_exact,
+        "inexact_because": spec.inexact_because,
+        "num_blocks": plan.num_blocks,
+        "num_tiles": plan.num_tiles,
+        "batch": plan.batch,
+        "num_pixels": plan.num_pixels,
         "computed_per_kept": sum(i.tiles.num_tiles * prod(i.tiles.core) for i in plan.images) / plan.num_pixels,
         "read_per_kept": sum(i.tiles.num_tiles * prod(i.tiles.tile_shape) for i in plan.images) / plan.num_pixels,
         "work_per_kept": work / plan.num_pixels,
-        "device": plan.compute.device, "precision": plan.compute.precision, "num_threads": plan.compute.num_threads,
-        "host_bytes": planned.projection.host, "device_bytes": planned.projection.device, "budget_bytes": prediction.budget_bytes,
-        "store_bytes": store.num_bytes, "store_files": store.num_files,
+        "device": plan.compute.device,
+        "precision": plan.compute.precision,
+        "num_threads": plan.compute.num_threads,
+        "host_bytes": planned.projection.host,
+        "device_bytes": planned.projection.device,
+        "budget_bytes": prediction.budget_bytes,
+        "store_bytes": store.num_bytes,
+        "store_files": store.num_files,
         "output_bytes": 0 if prediction.folder.is_zarr else tiff_size(layout),
         "free_bytes": shutil.disk_usage(_existing(prediction.folder.output)).free,
-        "keep": plan.keep, "threshold": plan.threshold, "num_done": num_done,
-        "notes": list(planned.notes), "warnings": list(planned.warnings),
+        "keep": plan.keep,
+        "threshold": plan.threshold,
+        "num_done": num_done,
+        "notes": list(planned.notes),
+        "warnings": list(planned.warnings),
     }
     if values["store_bytes"] + values["output_bytes"] > values["free_bytes"]:
         values["warnings"].append("the output may not fit on the disk if it does not compress")
     if warm_up:
         tile_s = measure_tile(prediction, network)
-        values["eta_s"] = tile_s * sum(i.tiles.num_tiles for i in plan.images) * (1 - num_done / max(1, plan.num_blocks))
+        values["eta_s"] = (
+            tile_s * sum(i.tiles.num_tiles for i in plan.images) * (1 - num_done / max(1, plan.num_blocks))
+        )
         values["mpx_per_s"] = plan.num_pixels / 1e6 / max(1e-9, tile_s * plan.num_tiles)
     return PlanSummary(prediction.input, str(prediction.folder.output), values)
 
@@ -112,7 +144,12 @@ def measure_tile(prediction: Prediction, network: UNet, num_repeats: int = 2) ->
     device = apply_compute(plan.compute, prediction.options.device)
     recipe = plan.typed_recipe()
     engine = Engine(
-        network, plan.compute, device, batch=plan.batch, keep=plan.keep, activation=recipe.output.resolved_activation,
+        network,
+        plan.compute,
+        device,
+        batch=plan.batch,
+        keep=plan.keep,
+        activation=recipe.output.resolved_activation,
         threshold=plan.threshold,
     )
     block = image.tiles.block(0)

@@ -50,15 +50,22 @@ def find_weights(task: str) -> Path:
     if task in shipped_recipes():
         shipped = shipped_weights(task)
         if shipped is None:
-            raise WeightsError(f"the task {task} ships without weights", "", f"train it: unetctl train --data FOLDER --task {task}")
+            raise WeightsError(
+                f"the task {task} ships without weights", "", f"train it: unetctl train --data FOLDER --task {task}"
+            )
         return shipped
     if path.is_dir():
         if (path / RUN_WEIGHTS).is_file():
             return path / RUN_WEIGHTS
-        raise WeightsError(f"the folder {path} holds no {RUN_WEIGHTS}", "a training run that has validated at least once", "let it train on")
+        raise WeightsError(
+            f"the folder {path} holds no {RUN_WEIGHTS}",
+            "a training run that has validated at least once",
+            "let it train on",
+        )
     if path.suffix == ".toml" and path.is_file():
         raise WeightsError(
-            f"{path} is a recipe, which has no weights of its own", "a weights file or a training run's folder",
+            f"{path} is a recipe, which has no weights of its own",
+            "a weights file or a training run's folder",
             f"train it (unetctl train --data FOLDER --task {path}) and give the run's folder as --task, "
             "or name weights with --weights",
         )
@@ -88,7 +95,8 @@ def resolve_task(task: str, overrides: Sequence[str] = (), weights: str | None =
         recipe = recipe_from_dict(header.recipe, str(path), overrides)
     if recipe.network_spec.to_dict() != _spec_of(header):
         raise WeightsError(
-            f"{path} was trained with another network than {task} asks for", "weights of that network",
+            f"{path} was trained with another network than {task} asks for",
+            "weights of that network",
             "leave out --weights or the network settings",
         )
     digest = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,8 +1,8 @@
 """`predict --verify-seams`: blocks computed again under other tilings. The result must not know where tiles met.
 
-    the plan's cores      |-------|-------|-------|
-    shifted tilings       |----|----|----|----|----|     the same pixels, cut elsewhere on the stride's grid
-                          |--|--|--|--|--|--|--|--|--|
+the plan's cores      |-------|-------|-------|
+shifted tilings       |----|----|----|----|----|     the same pixels, cut elsewhere on the stride's grid
+                      |--|--|--|--|--|--|--|--|--|
 """
 
 import time
@@ -114,7 +114,11 @@ class SeamReport:
 
 
 def verify_seams(
-    prediction: Prediction, network: UNet, *, num_blocks: int = 4, emit: Listener = nobody,
+    prediction: Prediction,
+    network: UNet,
+    *,
+    num_blocks: int = 4,
+    emit: Listener = nobody,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> SeamReport:
     """Computes a sample of blocks under the plan's tiling and two others, and compares all these and the output.
@@ -140,8 +144,14 @@ def verify_seams(
     statistics = StatisticsStore(folder, "verify", plan, should_stop)
     # Tile by tile: filling the plan's batches with nothing would cost as much as tiles do.
     engine = Engine(
-        network, plan.compute, device, batch=1, keep="logits", activation=recipe.output.resolved_activation,
-        threshold=plan.threshold, emit=emit,
+        network,
+        plan.compute,
+        device,
+        batch=1,
+        keep="logits",
+        activation=recipe.output.resolved_activation,
+        threshold=plan.threshold,
+        emit=emit,
     )
     chosen = sample(plan.num_blocks, num_blocks)
     begun = time.monotonic()
@@ -176,8 +186,17 @@ def verify_seams(
         compared_with = stored.name if stored_difference is not None else ""
     emit(StageEnded("verify", time.monotonic() - begun))
     return SeamReport(
-        chosen, num_pixels, tuple(cores), plan.compute.precision, difference, largest, plan.keep, stored_difference,
-        num_differing, compared_with, network.spec.inexact_because,
+        chosen,
+        num_pixels,
+        tuple(cores),
+        plan.compute.precision,
+        difference,
+        largest,
+        plan.keep,
+        stored_difference,
+        num_differing,
+        compared_with,
+        network.spec.inexact_because,
     )
 
 
@@ -210,8 +229,14 @@ def shifted(tiles: TilePlan) -> list[TilePlan]:
 
 
 def _logits(
-    plan: RunPlan, image: ImagePlan, tiles: TilePlan, box: Box, prediction: Prediction, statistics: StatisticsStore,
-    engine: Engine, should_stop: Callable[[], bool],
+    plan: RunPlan,
+    image: ImagePlan,
+    tiles: TilePlan,
+    box: Box,
+    prediction: Prediction,
+    statistics: StatisticsStore,
+    engine: Engine,
+    should_stop: Callable[[], bool],
 ) -> Pixels:
     """Logits (C, *box) of a region under one tiling, tile by tile."""
     num_channels = plan.typed_recipe().output.num_channels

@@ -47,13 +47,28 @@ class SharedWorkers:
         self._warn(prediction, emit)
 
         def compute(
-            plan: RunPlan, todo: list[int], source: Source, network: UNet, folder: RunFolder, options: PredictOptions,
-            emit: Listener, should_stop: Callable[[], bool], num_all: int,
+            plan: RunPlan,
+            todo: list[int],
+            source: Source,
+            network: UNet,
+            folder: RunFolder,
+            options: PredictOptions,
+            emit: Listener,
+            should_stop: Callable[[], bool],
+            num_all: int,
         ) -> tuple[LoopTimes, bool]:
             # Source and network are for whoever computes in this process: every worker opens its own.
             return compute_on_cluster(
-                plan, todo, folder, self._weights, self._session, num_all=num_all, device=options.device,
-                max_bytes=prediction.budget_bytes, emit=emit, should_stop=should_stop,
+                plan,
+                todo,
+                folder,
+                self._weights,
+                self._session,
+                num_all=num_all,
+                device=options.device,
+                max_bytes=prediction.budget_bytes,
+                emit=emit,
+                should_stop=should_stop,
             )
 
         return compute

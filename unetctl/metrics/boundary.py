@@ -214,9 +214,7 @@ def mean_scores(scores: Sequence[EmScores]) -> EmScores:
     if len({s.threshold for s in scores}) > 1:
         raise UsageError("scores at several thresholds", "one threshold for all slices of a mean")
     means = np.mean([astuple(s) for s in scores], axis=0).tolist()
-    return replace(
-        EmScores(*means), threshold=scores[0].threshold
-    )  # a mean of equals may be off by a rounding
+    return replace(EmScores(*means), threshold=scores[0].threshold)  # a mean of equals may be off by a rounding
 
 
 def score_thresholds(
@@ -243,8 +241,7 @@ def score_thresholds(
     if probability.ndim == 2:
         probability, labels = probability[np.newaxis], labels[np.newaxis]
     per_slice = [
-        list(_scan(p, t, thresholds, connectivity, keep_lines))
-        for p, t in zip(probability, labels, strict=True)
+        list(_scan(p, t, thresholds, connectivity, keep_lines)) for p, t in zip(probability, labels, strict=True)
     ]
     if not per_slice:
         raise UsageError("a volume without slices", "at least one slice")
@@ -351,9 +348,7 @@ def _rand_scores(table: _Table) -> SplitMerge:
     both = float(table.joint @ table.joint) + single
     of_segments = float(table.segments @ table.segments) + single
     of_cells = float(table.cells @ table.cells)
-    return SplitMerge(
-        _share(both, of_cells), _share(both, of_segments), _share(2 * both, of_segments + of_cells)
-    )
+    return SplitMerge(_share(both, of_cells), _share(both, of_segments), _share(2 * both, of_segments + of_cells))
 
 
 def _info_scores(table: _Table) -> SplitMerge:
@@ -363,9 +358,7 @@ def _info_scores(table: _Table) -> SplitMerge:
     of_segments = float(entr(table.segments).sum()) + single
     of_cells = float(entr(table.cells).sum())
     shared = of_segments + of_cells - (float(entr(table.joint).sum()) + single)
-    return SplitMerge(
-        _share(shared, of_segments), _share(shared, of_cells), _share(2 * shared, of_segments + of_cells)
-    )
+    return SplitMerge(_share(shared, of_segments), _share(shared, of_cells), _share(2 * shared, of_segments + of_cells))
 
 
 def _share(part: float, whole: float) -> float:

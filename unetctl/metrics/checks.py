@@ -19,9 +19,7 @@ def require_mask(name: str, array: NDArray[Any]) -> None:
         InputError: `array` is not boolean.
     """
     if array.dtype != np.bool_:
-        raise InputError(
-            f"{name} has values of type {array.dtype}", "booleans", "compare with a threshold first"
-        )
+        raise InputError(f"{name} has values of type {array.dtype}", "booleans", "compare with a threshold first")
 
 
 def require_same_shape(name: str, array: NDArray[Any], other_name: str, other: NDArray[Any]) -> None:

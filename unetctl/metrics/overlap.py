@@ -64,9 +64,7 @@ class Overlap:
         Of an empty prediction: 1 if the labels are empty as well, else 0.
         """
         num_predicted = self.num_true_positive + self.num_false_positive
-        return (
-            self.num_true_positive / num_predicted if num_predicted else float(self.num_false_negative == 0)
-        )
+        return self.num_true_positive / num_predicted if num_predicted else float(self.num_false_negative == 0)
 
     @property
     def recall(self) -> float:
@@ -90,9 +88,7 @@ class Overlap:
     @property
     def complement(self) -> "Overlap":
         """The counts of the other class: what was positive is negative and the reverse."""
-        return Overlap(
-            self.num_true_negative, self.num_false_negative, self.num_false_positive, self.num_true_positive
-        )
+        return Overlap(self.num_true_negative, self.num_false_negative, self.num_false_positive, self.num_true_positive)
 
 
 def count_overlap(prediction: Mask, labels: Mask, *, ignore: Mask | None = None) -> Overlap:
@@ -139,9 +135,7 @@ def misclassified(prediction: Mask, labels: Mask, *, ignore: Mask | None = None)
     return count_overlap(prediction, labels, ignore=ignore).misclassified
 
 
-def precision_recall_f(
-    prediction: Mask, labels: Mask, *, ignore: Mask | None = None
-) -> tuple[float, float, float]:
+def precision_recall_f(prediction: Mask, labels: Mask, *, ignore: Mask | None = None) -> tuple[float, float, float]:
     """Precision, recall and their harmonic mean of a class, each 0..1.
 
     All 1 if both masks are empty, all 0 if only one of them is. Arguments as for `count_overlap`.

@@ -25,7 +25,9 @@ def spec_from_dict(values: Mapping[str, Any]) -> UNetSpec:
     """
     kind = values.get("kind")
     if kind not in _KINDS:
-        raise WeightsError(f"the weights are of a network of kind {kind!r}", f"one of {sorted(_KINDS)}", "update unetctl")
+        raise WeightsError(
+            f"the weights are of a network of kind {kind!r}", f"one of {sorted(_KINDS)}", "update unetctl"
+        )
     try:
         return _KINDS[kind][0].from_dict(values)
     except (TypeError, ValueError, KeyError) as error:

@@ -74,7 +74,8 @@ class ConvChain(nn.Module):
         super().__init__()
         self.radius, self.padding = kernel // 2, padding
         self.units = nn.ModuleList(
-            ConvUnit(channels_in if j == 0 else channels_out, channels_out, kernel, norm, dims) for j in range(num_convs)
+            ConvUnit(channels_in if j == 0 else channels_out, channels_out, kernel, norm, dims)
+            for j in range(num_convs)
         )
 
     def forward(self, x: Tensor, steps: Sequence[Sequence[Interval]]) -> Tensor:

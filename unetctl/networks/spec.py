@@ -184,7 +184,12 @@ class UNetSpec:
                 pixels = _pixels([t.contracting[level].steps[j + 1] for t in traces])
                 total += pixels * k_volume * (before if j == 0 else width) * width
             if level > 0 and self.down == "strided":
-                total += _pixels([t.contracting[level].first for t in traces]) * 2**self.dims * self.widths[level - 1] * width
+                total += (
+                    _pixels([t.contracting[level].first for t in traces])
+                    * 2**self.dims
+                    * self.widths[level - 1]
+                    * width
+                )
         for level in range(self.depth):
             width = self.widths[level]
             lifted = _pixels([t.lifted[level] for t in traces])
@@ -206,9 +211,10 @@ class UNetSpec:
         skips = sum(_pixels([t.contracting[lv].last for t in traces]) * self.widths[lv] for lv in range(self.depth))
         first = _pixels([t.contracting[0].first for t in traces])
         join = _pixels([t.expanding[0].first for t in traces]) if self.depth else first
-        return max(
-            first * (self.in_channels + 2 * self.widths[0]), skips + join * self.widths[0] * 4
-        ) + first * self.in_channels
+        return (
+            max(first * (self.in_channels + 2 * self.widths[0]), skips + join * self.widths[0] * 4)
+            + first * self.in_channels
+        )
 
 
 def _pixels(intervals: list[Interval]) -> int:
@@ -253,7 +259,9 @@ def _trace(depth: int, num_convs: int, radius: int, up: str, core: int, bounds: 
     stride = 2**depth
     for what, value in (("core", core), ("lower bound", bounds[0]), ("upper bound", bounds[1])):
         if value is not None and value % stride:
-            raise ValueError(f"{what} {value} is not a multiple of the network stride {stride}; use {-(-value // stride) * stride}")
+            raise ValueError(
+                f"{what} {value} is not a multiple of the network stride {stride}; use {-(-value // stride) * stride}"
+            )
 
     def through_convs(out: Interval, level: int) -> LevelTrace:
         steps = [out]

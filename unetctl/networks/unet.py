@@ -33,9 +33,7 @@ class UNet(nn.Module):
         w, d = spec.widths, spec.dims
 
         def chain(channels_in: int, channels_out: int) -> ConvChain:
-            return ConvChain(
-                channels_in, channels_out, spec.convs_per_level, spec.kernel, spec.norm, spec.padding, d
-            )
+            return ConvChain(channels_in, channels_out, spec.convs_per_level, spec.kernel, spec.norm, spec.padding, d)
 
         strided = spec.down == "strided"
         self.contracting = nn.ModuleList(

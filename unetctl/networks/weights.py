@@ -61,13 +61,17 @@ class WeightsHeader:
             values = json.loads(text)
             version = values.pop("version")
             if version != HEADER_VERSION:
-                raise WeightsError(f"the weights' header has version {version}", f"version {HEADER_VERSION}", "update unetctl")
+                raise WeightsError(
+                    f"the weights' header has version {version}", f"version {HEADER_VERSION}", "update unetctl"
+                )
             for key in ("spacing_um", "value_range"):
                 if isinstance(values.get(key), list):
                     values[key] = tuple(values[key])
             return cls(**values)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise WeightsError(f"the weights' header is not understood ({error})", "a header written by unetctl") from error
+            raise WeightsError(
+                f"the weights' header is not understood ({error})", "a header written by unetctl"
+            ) from error
 
     def to_json(self) -> str:
         """One line, keys sorted: the same header gives the same bytes."""
@@ -109,10 +113,13 @@ def read_header(path: Path) -> WeightsHeader:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} cannot be read ({error})", "a safetensors file", "copy it again; it may be cut short") from error
+        raise WeightsError(
+            f"{path} cannot be read ({error})", "a safetensors file", "copy it again; it may be cut short"
+        ) from error
     if HEADER_KEY not in metadata:
         raise WeightsError(
-            f"{path} is a safetensors file without unetctl's header", "weights written by unetctl train",
+            f"{path} is a safetensors file without unetctl's header",
+            "weights written by unetctl train",
             "a network's numbers alone do not say how its input is normalised",
         )
     return WeightsHeader.from_json(metadata[HEADER_KEY])
@@ -131,14 +138,20 @@ def load_weights(path: Path) -> tuple[UNet, WeightsHeader]:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} cannot be read ({error})", "a safetensors file", "copy it again; it may be cut short") from error
+        raise WeightsError(
+            f"{path} cannot be read ({error})", "a safetensors file", "copy it again; it may be cut short"
+        ) from error
     wrong = [n for n in expected.keys() | tensors.keys() if n not in tensors or n not in expected]
     wrong += [n for n in expected.keys() & tensors.keys() if expected[n].shape != tensors[n].shape]
     if wrong:
-        raise WeightsError(f"{path} does not fit its own network spec: {len(wrong)} tensors differ, first {sorted(wrong)[0]}")
+        raise WeightsError(
+            f"{path} does not fit its own network spec: {len(wrong)} tensors differ, first {sorted(wrong)[0]}"
+        )
     broken = [n for n, t in tensors.items() if not bool(torch.isfinite(t).all())]
     if broken:
-        raise WeightsError(f"{path} holds numbers that are not finite in {sorted(broken)[0]}", "", "train again or copy it again")
+        raise WeightsError(
+            f"{path} holds numbers that are not finite in {sorted(broken)[0]}", "", "train again or copy it again"
+        )
     network.load_state_dict(tensors, strict=False)
     return network.eval(), header
 

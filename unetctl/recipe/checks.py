@@ -177,9 +177,7 @@ def _keep(r: "Recipe") -> Iterator[Problem]:
     elif keep == "mask" and activation == "softmax":
         yield Problem("output.keep", f'"mask" with {num} classes', '"classes"', "a mask belongs to a sigmoid")
     elif keep == "classes" and num < 2:
-        yield Problem(
-            "output.keep", '"classes" with a single class', '"mask"', "name two classes or more in classes"
-        )
+        yield Problem("output.keep", '"classes" with a single class', '"mask"', "name two classes or more in classes")
 
 
 def _class_names(r: "Recipe") -> Iterator[Problem]:
@@ -228,9 +226,7 @@ def _crop(r: "Recipe") -> Iterator[Problem]:
     spec = UNetSpec(1, 1, r.network.widths, dims=r.network.dims)
     if len(crop) != spec.dims:
         axes = "[y, x]" if spec.dims == 2 else "[z, y, x]"
-        yield Problem(
-            "train.crop", toml_value(crop), f"{spec.dims} sizes, {axes}, for a {spec.dims}-D network"
-        )
+        yield Problem("train.crop", toml_value(crop), f"{spec.dims} sizes, {axes}, for a {spec.dims}-D network")
     elif any(size % stride for size, stride in zip(crop, spec.stride, strict=True)):
         fit = [max(1, round(size / stride)) * stride for size, stride in zip(crop, spec.stride, strict=True)]
         yield Problem(
@@ -245,9 +241,7 @@ def _select(r: "Recipe") -> Iterator[Problem]:
     figure, num = r.train.select, r.output.num_channels
     if num > 1 and figure in ("v_rand", "v_info", "adapted_rand_error", "pixel_error"):
         hint = "take loss, iou, dice or misclassified for several classes"
-        yield Problem(
-            "train.select", f'"{figure}" with {num} classes', "a single class for this figure", hint
-        )
+        yield Problem("train.select", f'"{figure}" with {num} classes', "a single class for this figure", hint)
 
 
 def _augment_scale(r: "Recipe") -> Iterator[Problem]:

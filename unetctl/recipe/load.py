@@ -69,9 +69,7 @@ def _find(task: str | Path) -> Path:
         beside = [p.name for p in sorted(path.parent.glob("*.toml"))] if path.parent.is_dir() else []
         close = nearest(path.name, beside, cutoff=0.7)
         near = str(path.parent / close) if close else ""
-    raise UsageError(
-        f"there is no task or recipe file {task}", known, f"did you mean {near}?" if near else ""
-    )
+    raise UsageError(f"there is no task or recipe file {task}", known, f"did you mean {near}?" if near else "")
 
 
 def _name_of(path: Path) -> str:

@@ -29,9 +29,7 @@ def with_overrides(
     for text in overrides:
         path, equals, raw = text.partition("=")
         section, dot, key = (part.strip() for part in path.partition("."))
-        problem = (
-            _misnamed(text, section, key) if equals and dot else _misformed(text, path.strip(), bool(equals))
-        )
+        problem = _misnamed(text, section, key) if equals and dot else _misformed(text, path.strip(), bool(equals))
         if problem is not None:
             problems.append(problem)
             continue

@@ -45,14 +45,10 @@ def as_error(where: str, problems: Sequence[Problem], overridden: frozenset[str]
     """
     if len(problems) == 1:
         only = problems[0]
-        return UsageError(
-            f"{where}: {only.label(overridden)}: {_one_line(only.seen)}", only.expected, only.hint
-        )
+        return UsageError(f"{where}: {only.label(overridden)}: {_one_line(only.seen)}", only.expected, only.hint)
     lines = [f"{where} has {len(problems)} mistakes:"]
     for i, problem in enumerate(problems, start=1):
-        told = UsageError(
-            f"{problem.label(overridden)}: {_one_line(problem.seen)}", problem.expected, problem.hint
-        )
+        told = UsageError(f"{problem.label(overridden)}: {_one_line(problem.seen)}", problem.expected, problem.hint)
         lines.append(f"  {i}. {told}")
     return UsageError("\n".join(lines))
 

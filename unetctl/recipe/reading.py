@@ -71,9 +71,7 @@ def parse_toml(text: str, where: str) -> TomlText:
             RecursionError,
             ValueError,
         ) as error:  # lists in lists without end, numbers of thousands of digits
-            found.problems.append(
-                Problem("the text", "nested too deeply or numbers too long", "a recipe in TOML")
-            )
+            found.problems.append(Problem("the text", "nested too deeply or numbers too long", "a recipe in TOML"))
             raise as_error(where, found.problems) from error
 
 
@@ -94,9 +92,7 @@ def _pass_over(lines: list[str], message: str, found: TomlText) -> bool:
     better = _mended(line)
     if better and better != line and _is_toml(better):
         lines[i] = better
-        problem = Problem(
-            f"line {i + 1}", f"{line[:80]} is no TOML ({reason})", "key = value", f"write {better}"
-        )
+        problem = Problem(f"line {i + 1}", f"{line[:80]} is no TOML ({reason})", "key = value", f"write {better}")
     elif line.startswith("["):
         _blank(lines, i, found, whole_section=True)
         problem = Problem(f"line {i + 1}", f"{line[:80]} is no TOML ({reason})", "[section], each once")

@@ -59,18 +59,14 @@ class Input(Section):
         description="planes that the network sees at once, the middle one is predicted; odd",
     )
     luminance: bool = Field(default=False, description="turn colour (RGB) into one channel of brightness")
-    stack: bool = Field(
-        default=True, description="a folder of images is one stack (true) or single pages (false)"
-    )
+    stack: bool = Field(default=True, description="a folder of images is one stack (true) or single pages (false)")
     spacing_um: Annotated[tuple[Positive, ...], AS_LIST] | None = Field(
         default=None,
         min_length=2,
         max_length=3,
         description="pixel size trained on, micrometres, as [z, y, x] or [y, x]",
     )
-    polarity: str = Field(
-        default="", description='which way round the grey values are, in words ("dark membranes")'
-    )
+    polarity: str = Field(default="", description='which way round the grey values are, in words ("dark membranes")')
 
 
 class Normalise(Section):
@@ -112,9 +108,7 @@ class Network(Section):
     depth: int | None = Field(
         default=None, ge=1, le=8, description="number of times that the resolution is halved; absent: 4"
     )
-    dims: Literal[2, 3] = Field(
-        default=2, description="spatial axes that the network sees; 2 works plane by plane"
-    )
+    dims: Literal[2, 3] = Field(default=2, description="spatial axes that the network sees; 2 works plane by plane")
     convolution: Literal["valid", "same"] = Field(
         default="valid",
         description="valid: only true context counts, as in the paper; same: the network pads inside",
@@ -126,9 +120,7 @@ class Network(Section):
         default="mirror",
         description="at the image's edge: mirror the image, or let the network's own padding act",
     )
-    up: Literal["transposed", "bilinear", "bicubic"] = Field(
-        default="transposed", description="upsampling by 2"
-    )
+    up: Literal["transposed", "bilinear", "bicubic"] = Field(default="transposed", description="upsampling by 2")
     down: Literal["max", "average", "strided"] = Field(default="max", description="downsampling by 2")
     norm: Literal["none", "batch", "group", "instance"] = Field(
         default="none",
@@ -162,9 +154,7 @@ class Output(Section):
     keep: Literal["probability", "mask", "classes", "logits"] = Field(
         default="probability", description="what predict writes when --keep is not given"
     )
-    threshold: float = Field(
-        default=0.5, ge=0, le=1, description="probability from which a pixel belongs to the mask"
-    )
+    threshold: float = Field(default=0.5, ge=0, le=1, description="probability from which a pixel belongs to the mask")
 
     @property
     def num_channels(self) -> int:

@@ -7,9 +7,7 @@ from pydantic import Field
 from unetctl.recipe.section import AS_LIST, Names, PositiveRange, Section, Size
 
 #: What a validation may choose by; names of `unetctl.metrics`, and the loss.
-Figure = Literal[
-    "loss", "misclassified", "iou", "dice", "v_rand", "v_info", "adapted_rand_error", "pixel_error"
-]
+Figure = Literal["loss", "misclassified", "iou", "dice", "v_rand", "v_info", "adapted_rand_error", "pixel_error"]
 
 
 class Labels(Section):
@@ -39,14 +37,10 @@ class Split(Section):
     Entries are names or patterns ("H0*.png"), planes of volumes ("0:22"), or both ("stack1[0:22]").
     """
 
-    train: Names = Field(
-        default=(), description="images or planes to learn from; empty: all that val and test leave"
-    )
+    train: Names = Field(default=(), description="images or planes to learn from; empty: all that val and test leave")
     val: Names = Field(default=(), description="to choose the best weights by; empty: a share of train")
     test: Names = Field(default=(), description="never seen in training, only reported")
-    val_share: float = Field(
-        default=0.1, ge=0, lt=1, description="share of train set apart when val is empty; 0: none"
-    )
+    val_share: float = Field(default=0.1, ge=0, lt=1, description="share of train set apart when val is empty; 0: none")
 
 
 class Train(Section):
@@ -82,9 +76,7 @@ class Train(Section):
     )
     save_every: int = Field(default=1, ge=1, description="epochs between checkpoints")
     val_every: int = Field(default=1, ge=1, description="epochs between validations")
-    max_time_s: float | None = Field(
-        default=None, gt=0, description="stop after this time, seconds; absent: no limit"
-    )
+    max_time_s: float | None = Field(default=None, gt=0, description="stop after this time, seconds; absent: no limit")
     select: Figure = Field(default="loss", description="validation figure that chooses the best weights")
 
     @property
@@ -99,35 +91,25 @@ class Loss(Section):
     kind: Literal["cross_entropy"] = Field(
         default="cross_entropy", description="binary or over the classes, from the logits"
     )
-    border: bool = Field(
-        default=False, description="weigh the gaps between neighbouring objects more, as in the paper"
-    )
+    border: bool = Field(default=False, description="weigh the gaps between neighbouring objects more, as in the paper")
     border_w0: float = Field(default=10.0, ge=0, description="extra weight where two objects touch")
-    border_sigma_px: float = Field(
-        default=5.0, gt=0, description="width of a gap at which that weight has faded, px"
-    )
+    border_sigma_px: float = Field(default=5.0, gt=0, description="width of a gap at which that weight has faded, px")
     class_balance: bool = Field(default=False, description="weigh rare classes up to the frequent ones")
-    dice: float = Field(
-        default=0.0, ge=0, description="weight of a Dice term beside the cross-entropy; 0: none"
-    )
+    dice: float = Field(default=0.0, ge=0, description="weight of a Dice term beside the cross-entropy; 0: none")
 
 
 class Augment(Section):
     """How crops are varied in training; grey values in normalised units (1 = one standard deviation)."""
 
     flip: bool = Field(default=False, description="mirror left-right and up-down at random")
-    rotate: Literal["none", "quarter", "any"] = Field(
-        default="none", description="not, by quarter turns, by any angle"
-    )
+    rotate: Literal["none", "quarter", "any"] = Field(default="none", description="not, by quarter turns, by any angle")
     elastic_sigma_px: float = Field(
         default=10.0, ge=0, description="deviation of the displacements of the elastic grid, px"
     )
     elastic_grid: int = Field(default=3, ge=2, le=64, description="points of the elastic grid per axis")
     elastic_prob: float = Field(default=0.0, ge=0, le=1, description="share of crops deformed elastically")
     scale: PositiveRange = Field(default=(1.0, 1.0), description="magnification, [smallest, largest]")
-    brightness: float = Field(
-        default=0.0, ge=0, description="largest shift up or down, normalised grey units"
-    )
+    brightness: float = Field(default=0.0, ge=0, description="largest shift up or down, normalised grey units")
     contrast: float = Field(
         default=0.0,
         ge=0,
@@ -136,25 +118,19 @@ class Augment(Section):
     gamma: PositiveRange = Field(
         default=(1.0, 1.0), description="bending of the grey scale, [smallest, largest] exponent"
     )
-    noise_sigma: float = Field(
-        default=0.0, ge=0, description="largest deviation of added noise, normalised grey units"
-    )
+    noise_sigma: float = Field(default=0.0, ge=0, description="largest deviation of added noise, normalised grey units")
     blur_sigma_px: float = Field(default=0.0, ge=0, description="largest deviation of Gaussian blur, px")
     shade: float = Field(
         default=0.0, ge=0, description="largest amplitude of smooth uneven light, normalised grey units"
     )
-    invert_prob: float = Field(
-        default=0.0, ge=0, le=1, description="share of crops with black and white exchanged"
-    )
+    invert_prob: float = Field(default=0.0, ge=0, le=1, description="share of crops with black and white exchanged")
     grey_prob: float = Field(
         default=0.5,
         ge=0,
         le=1,
         description="share of crops to which each of gamma, noise, blur and shade is applied",
     )
-    per_channel: bool = Field(
-        default=False, description="vary the grey values of every channel by themselves"
-    )
+    per_channel: bool = Field(default=False, description="vary the grey values of every channel by themselves")
     interpolation: Literal["bicubic", "bilinear"] = Field(
         default="bicubic",
         description="of pixels that are turned, scaled or deformed; bicubic keeps them sharper",

@@ -169,12 +169,8 @@ def _problem(name: str, key: str, values: Mapping[str, Any], detail: ErrorDetail
 
 def _in_order(found: _Findings) -> list[Problem]:
     """Problems section by section, in the order of the schema; those of no section first."""
-    rank = {
-        title: i for i, name in enumerate(SECTIONS, start=1) for title in (name, found.titles.get(name, name))
-    }
-    return sorted(
-        found.problems, key=lambda problem: rank.get(problem.where.strip("[]").partition(".")[0], 0)
-    )
+    rank = {title: i for i, name in enumerate(SECTIONS, start=1) for title in (name, found.titles.get(name, name))}
+    return sorted(found.problems, key=lambda problem: rank.get(problem.where.strip("[]").partition(".")[0], 0))
 
 
 def _plain(value: object) -> object:

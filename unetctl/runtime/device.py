@@ -48,7 +48,9 @@ def pick_device(wanted: str) -> torch.device:
         raise UsageError(f"--device {wanted}", "auto, cpu, cuda or cuda:NUMBER")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if count == 0:
-        raise ResourceError(f"--device {wanted}, but torch sees no CUDA device", "", "use --device cpu, or install torch for CUDA")
+        raise ResourceError(
+            f"--device {wanted}, but torch sees no CUDA device", "", "use --device cpu, or install torch for CUDA"
+        )
     index = int(number or torch.cuda.current_device())
     if index >= count:
         raise ResourceError(f"--device {wanted}, but there are {count} CUDA devices", f"cuda:0 to cuda:{count - 1}")

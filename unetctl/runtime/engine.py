@@ -44,8 +44,16 @@ class Engine:
     """
 
     def __init__(
-        self, network: UNet, compute: Compute, device: torch.device, *, batch: int, keep: Keep, activation: str,
-        threshold: float, emit: Listener = nobody,
+        self,
+        network: UNet,
+        compute: Compute,
+        device: torch.device,
+        *,
+        batch: int,
+        keep: Keep,
+        activation: str,
+        threshold: float,
+        emit: Listener = nobody,
     ) -> None:
         self.device, self.batch, self._emit = device, batch, emit
         self._dtype = PRECISIONS[compute.precision]
@@ -82,11 +90,14 @@ class Engine:
                 if self.batch == 1:
                     size = "x".join(map(str, jobs[0].pixels.shape[1:]))
                     raise ResourceError(
-                        f"a tile of {size} does not fit into the memory of {self.device}", "",
+                        f"a tile of {size} does not fit into the memory of {self.device}",
+                        "",
                         "choose a smaller core with --core and --fresh",
                     ) from error
                 self.batch //= 2
-                self._emit(Note(f"the device ran out of memory: going on with batches of {self.batch} tiles", "warning"))
+                self._emit(
+                    Note(f"the device ran out of memory: going on with batches of {self.batch} tiles", "warning")
+                )
 
     @torch.inference_mode()
     def _submit(self, jobs: Sequence[TileJob], frame: TileFrame) -> Callable[[], Pixels]:

@@ -75,7 +75,8 @@ class Journal:
             os.fsync(self._file.fileno())
         except OSError as error:
             raise ResourceError(
-                f"the journal {self.path} could not be written ({error.strerror})", "",
+                f"the journal {self.path} could not be written ({error.strerror})",
+                "",
                 "free space and run the same command again",
             ) from error
 
@@ -89,7 +90,9 @@ class Journal:
     def __enter__(self) -> "Journal":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 

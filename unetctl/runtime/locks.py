@@ -46,14 +46,17 @@ class RunLock:
                 os.close(self._fd)
                 self._fd = -1
                 raise BusyError(
-                    f"{self.path.parent} is in use by {self._holders()}", "",
+                    f"{self.path.parent} is in use by {self._holders()}",
+                    "",
                     "wait until it has ended and run the same command again",
                 ) from error
         note = {"who": self._who, "pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%F %T")}
         self._note.write_text(json.dumps(note))
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._note.unlink(missing_ok=True)
         if self._fd >= 0:
             os.close(self._fd)

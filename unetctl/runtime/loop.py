@@ -161,7 +161,11 @@ class PipelinedLoop:
     """
 
     def __init__(
-        self, plan: RunPlan, reader: BlockReader, engine: Engine, write: Callable[[DoneBlock], None],
+        self,
+        plan: RunPlan,
+        reader: BlockReader,
+        engine: Engine,
+        write: Callable[[DoneBlock], None],
         should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self._plan, self._reader, self._engine, self._write = plan, reader, engine, write
@@ -184,7 +188,9 @@ class PipelinedLoop:
         """
         begun = time.monotonic()
         threads = [
-            threading.Thread(target=self._guarded, args=(self._read_all, iter(indices)), name="unetctl-reader", daemon=True),
+            threading.Thread(
+                target=self._guarded, args=(self._read_all, iter(indices)), name="unetctl-reader", daemon=True
+            ),
             threading.Thread(target=self._guarded, args=(self._write_all,), name="unetctl-writer", daemon=True),
         ]
         for thread in threads:
@@ -267,7 +273,9 @@ class PipelinedLoop:
             if item is None:
                 break
             index, image, block, source = item
-            filling = _Filling(index, image, block, source, _empty(image, block), block.num_tiles, image.tiles.tiles(block))
+            filling = _Filling(
+                index, image, block, source, _empty(image, block), block.num_tiles, image.tiles.tiles(block)
+            )
             for tile in filling.tiles:
                 if self._should_stop():
                     return False
@@ -312,5 +320,8 @@ class PipelinedLoop:
             if filling.missing == 0:
                 since = time.monotonic()
                 pixels = to_output_axes(filling.image, filling.output)
-                self._put(self._done, DoneBlock(filling.index, filling.image, filling.block, pixels, filling.source.num_nonfinite))
+                self._put(
+                    self._done,
+                    DoneBlock(filling.index, filling.image, filling.block, pixels, filling.source.num_nonfinite),
+                )
                 self.times.wait_write_s += time.monotonic() - since

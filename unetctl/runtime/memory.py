@@ -108,8 +108,15 @@ def tile_bytes(spec: UNetSpec, core: Ints, itemsize: int) -> int:
 
 
 def project(
-    plan: TilePlan, spec: UNetSpec, *, batch: int, precision_bytes: int, input_bytes: int, output_bytes: int,
-    num_weights: int, on_device: bool,
+    plan: TilePlan,
+    spec: UNetSpec,
+    *,
+    batch: int,
+    precision_bytes: int,
+    input_bytes: int,
+    output_bytes: int,
+    num_weights: int,
+    on_device: bool,
 ) -> Projection:
     """Peak memory of running a plan.
 

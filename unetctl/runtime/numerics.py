@@ -29,7 +29,9 @@ class Scaling:
     factor: tuple[float, ...]
 
     @classmethod
-    def of(cls, normalise: Normalise, statistics: VolumeStatistics | None, num_channels: int, dtype: np.dtype[np.generic]) -> "Scaling":
+    def of(
+        cls, normalise: Normalise, statistics: VolumeStatistics | None, num_channels: int, dtype: np.dtype[np.generic]
+    ) -> "Scaling":
         """The scaling that a recipe asks for.
 
         Args:

@@ -73,8 +73,15 @@ class Planned:
 
 
 def make_plan(
-    source: SourceInfo, source_options: dict[str, object], recipe: Recipe, weights_sha256: str, num_weights: int,
-    compute: Compute, budget_bytes: int, wishes: PlanWishes, statistics: dict[str, object] | None = None,
+    source: SourceInfo,
+    source_options: dict[str, object],
+    recipe: Recipe,
+    weights_sha256: str,
+    num_weights: int,
+    compute: Compute,
+    budget_bytes: int,
+    wishes: PlanWishes,
+    statistics: dict[str, object] | None = None,
     grey_images: frozenset[int] = frozenset(),
 ) -> Planned:
     """The plan of a run.
@@ -122,16 +129,31 @@ def make_plan(
         cut = _Cut(info, spec, recipe, keep, wishes, compute, budget_bytes, num_weights, max(1, len(channels)))
         tiles, batch, projection = cut.fitting(batch)
         worst = projection if worst is None or projection.host > worst.host else worst
-        images.append(ImagePlan(i_image, tiles, _output(info, tiles, recipe, keep, len(source.images)), channels, colour))
-    assert batch is not None and worst is not None
+        images.append(
+            ImagePlan(i_image, tiles, _output(info, tiles, recipe, keep, len(source.images)), channels, colour)
+        )
+    assert batch is not None
+    assert worst is not None
     plan = RunPlan(
-        recipe.task.name, dict(source_options), dict(source.identity), weights_sha256, recipe.to_dict(), tuple(images),
-        compute, batch, keep, threshold, wishes.nonfinite, dict(statistics or {}),
+        recipe.task.name,
+        dict(source_options),
+        dict(source.identity),
+        weights_sha256,
+        recipe.to_dict(),
+        tuple(images),
+        compute,
+        batch,
+        keep,
+        threshold,
+        wishes.nonfinite,
+        dict(statistics or {}),
     )
     return Planned(plan, worst, tuple(dict.fromkeys(notes)), tuple(dict.fromkeys(warnings)))
 
 
-def choose_channels(info: ImageInfo, recipe: Recipe, wanted: tuple[int, ...] | None) -> tuple[tuple[int, ...], str, str]:
+def choose_channels(
+    info: ImageInfo, recipe: Recipe, wanted: tuple[int, ...] | None
+) -> tuple[tuple[int, ...], str, str]:
     """Which channels the network sees, how colour is treated ("as-is", "luminance"), and a sentence about it.
 
     Raises:
@@ -143,7 +165,9 @@ def choose_channels(info: ImageInfo, recipe: Recipe, wanted: tuple[int, ...] | N
     listing = ", ".join(f"{i} ({n})" for i, n in enumerate(info.channel_names)) or f"0 to {have - 1}"
     if wanted == ():
         if need != 1 or recipe.output.num_channels != 1:
-            raise UsageError(f"--channel all for {recipe.task.name}, which takes {need} channels", "a task of one channel in and out")
+            raise UsageError(
+                f"--channel all for {recipe.task.name}, which takes {need} channels", "a task of one channel in and out"
+            )
         return (), "as-is", ""
     if wanted is not None:
         if "c" not in info.axes:
@@ -170,7 +194,8 @@ def choose_channels(info: ImageInfo, recipe: Recipe, wanted: tuple[int, ...] | N
     raise InputError(
         f"{where} has {have} channels{' (colour)' if info.is_rgb else ''}",
         f"{need}, as {recipe.task.name} was trained on",
-        f"choose with --channel: {listing}, or all" + (", or --set input.luminance=true" if info.is_rgb and need == 1 else ""),
+        f"choose with --channel: {listing}, or all"
+        + (", or --set input.luminance=true" if info.is_rgb and need == 1 else ""),
     )
 
 
@@ -203,8 +228,16 @@ def _output(info: ImageInfo, tiles: TilePlan, recipe: Recipe, keep: Keep, num_im
         chunk.insert(at, 1)
         names = recipe.output.classes
     return OutputImage(
-        info.name if num_images > 1 else "", tuple(shape), "".join(axes), output_dtype(keep), tuple(block), tuple(chunk),
-        info.spacing_um, names, "image" if keep in ("probability", "logits") else "labels", info.dpi,
+        info.name if num_images > 1 else "",
+        tuple(shape),
+        "".join(axes),
+        output_dtype(keep),
+        tuple(block),
+        tuple(chunk),
+        info.spacing_um,
+        names,
+        "image" if keep in ("probability", "logits") else "labels",
+        info.dpi,
     )
 
 
@@ -240,7 +273,8 @@ class _Cut:
         largest = self.wishes.core or MAX_CORE[self.compute.device, self.spec.dims]
         if self.wishes.core is not None and self.wishes.core % stride:
             raise UsageError(
-                f"tile core {self.wishes.core} is not a multiple of the network stride {stride}", "",
+                f"tile core {self.wishes.core} is not a multiple of the network stride {stride}",
+                "",
                 f"use {max(stride, round(self.wishes.core / stride) * stride)}",
             )
         block_pixels = _BLOCK_PIXELS
@@ -250,7 +284,11 @@ class _Cut:
             projection = self._projected(tiles, chosen)
             if projection.host <= self.budget_bytes:
                 return tiles, chosen, projection
-            if self.wishes.block is None and prod(tiles.cores_per_block) > 1 and projection.reading + projection.writing > projection.tiles:
+            if (
+                self.wishes.block is None
+                and prod(tiles.cores_per_block) > 1
+                and projection.reading + projection.writing > projection.tiles
+            ):
                 block_pixels //= 2
             elif batch is None and chosen > 1:
                 batch = chosen // 2
@@ -268,7 +306,9 @@ class _Cut:
         dims, context = self.spec.dims, self.recipe.input.context_slices // 2
         if len([a for a in axes if a in "zyx"]) < dims or (context and "z" not in axes):
             raise InputError(
-                f"{self.info.name or 'the input'} has the axes {axes}", "a stack of planes (zyx)", "name its axes with --axes"
+                f"{self.info.name or 'the input'} has the axes {axes}",
+                "a stack of planes (zyx)",
+                "name its axes with --axes",
             )
         free = len(axes) - dims
         if self.spec.border == "native" and self.spec.padding == "reflect":
@@ -322,10 +362,13 @@ class _Cut:
         numbers = {"fp64": 8, "fp32": 4}.get(self.compute.precision, 2)
         assert self.compute.precision in PRECISIONS
         return project(
-            tiles, self.spec, batch=batch, precision_bytes=numbers,
+            tiles,
+            self.spec,
+            batch=batch,
+            precision_bytes=numbers,
             input_bytes=self.num_channels * max(1, np.dtype(self.info.dtype).itemsize),
-            output_bytes=output_channels(self.keep, self.recipe.output.num_channels) * np.dtype(output_dtype(self.keep)).itemsize,
-            num_weights=self.num_weights, on_device=self.compute.device == "cuda",
+            output_bytes=output_channels(self.keep, self.recipe.output.num_channels)
+            * np.dtype(output_dtype(self.keep)).itemsize,
+            num_weights=self.num_weights,
+            on_device=self.compute.device == "cuda",
         )
-
-

@@ -89,7 +89,9 @@ class StatisticsStore:
     Every writer appends to a file of its own; all would find the same numbers, so any line will do.
     """
 
-    def __init__(self, folder: Path | None, writer: str, plan: RunPlan, should_stop: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self, folder: Path | None, writer: str, plan: RunPlan, should_stop: Callable[[], bool] = lambda: False
+    ) -> None:
         self._path = folder / f"statistics-{writer}.jsonl" if folder else None
         self._should_stop = should_stop
         self._known: dict[str, VolumeStatistics] = {}
@@ -117,8 +119,12 @@ class StatisticsStore:
                 return pixels.reshape(pixels.shape[0], *box.shape)
 
             found = measure(
-                read, shape[image.num_leading :], low=normalise.low, high=normalise.high,
-                max_pixels=normalise.sample_pixels, should_stop=self._should_stop,
+                read,
+                shape[image.num_leading :],
+                low=normalise.low,
+                high=normalise.high,
+                max_pixels=normalise.sample_pixels,
+                should_stop=self._should_stop,
             )
             if found is None:
                 return None
@@ -170,7 +176,10 @@ class BlockReader:
                     return None
             scalings[volume] = Scaling.of(self._recipe.normalise, statistics, num_channels, dtype)
         pixels = read_mirrored(
-            lambda box: read_channels(self._source, image.i_image, image.channels, image.colour, box), block.read, image.tiles.shape, leading=1
+            lambda box: read_channels(self._source, image.i_image, image.channels, image.colour, box),
+            block.read,
+            image.tiles.shape,
+            leading=1,
         )
         num_nonfinite = 0
         if pixels.dtype.kind == "f":
@@ -188,7 +197,8 @@ class BlockReader:
         count = int(bad[inside].sum())
         if self._plan.nonfinite == "refuse":
             raise InputError(
-                f"block {block.box} holds {int(bad.sum())} pixels that are not finite", "finite numbers",
+                f"block {block.box} holds {int(bad.sum())} pixels that are not finite",
+                "finite numbers",
                 "leave out --nonfinite refuse to have them replaced by the volume's median",
             )
         volumes = _volumes_of(image, block.box)

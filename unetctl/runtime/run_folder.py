@@ -1,12 +1,12 @@
 """The folder of one execution, beside its output: plan, statistics, journals, locks, log, report.
 
-    scan-em.ome.tif            the output
-    scan-em.ome.tif.run/
-        plan.json              written once, put in place by rename
-        parts.json             how many parts share it, once a part has started
-        statistics-*.jsonl     journal-*.jsonl     one a writer
-        store.zarr             until the export of a TIFF is verified
-        report.json            what happened last
+scan-em.ome.tif            the output
+scan-em.ome.tif.run/
+    plan.json              written once, put in place by rename
+    parts.json             how many parts share it, once a part has started
+    statistics-*.jsonl     journal-*.jsonl     one a writer
+    store.zarr             until the export of a TIFF is verified
+    report.json            what happened last
 """
 
 import contextlib
@@ -74,7 +74,10 @@ class RunFolder:
         try:
             text = self.plan_path.read_text()
         except OSError as error:
-            raise InputError(f"{self.output} has no run folder {self.path.name} with a plan", "an output that unetctl predict has begun") from error
+            raise InputError(
+                f"{self.output} has no run folder {self.path.name} with a plan",
+                "an output that unetctl predict has begun",
+            ) from error
         return RunPlan.from_json(text)
 
     def refuse_foreign_output(self) -> None:
@@ -84,7 +87,11 @@ class RunFolder:
             OutputInTheWayError: if the output exists and no run folder belongs to it.
         """
         if self.output.exists() and not self.has_plan():
-            raise OutputInTheWayError(f"{self.output} exists and is not a result of this job", "a new name", "choose another with -o, or give --existing overwrite")
+            raise OutputInTheWayError(
+                f"{self.output} exists and is not a result of this job",
+                "a new name",
+                "choose another with -o, or give --existing overwrite",
+            )
 
     def begin(self, plan: RunPlan) -> None:
         """Puts the plan in place; whoever comes second finds it and follows. The lock can be taken then.
@@ -115,7 +122,9 @@ class RunFolder:
             yield
         except OSError as error:
             raise ResourceError(
-                f"{self.path} could not be written ({error.strerror or error})", "", "check the folder's rights and free space"
+                f"{self.path} could not be written ({error.strerror or error})",
+                "",
+                "check the folder's rights and free space",
             ) from error
 
     def _put_plan(self, plan: RunPlan) -> None:
@@ -171,7 +180,8 @@ class RunFolder:
         fixed = self.num_parts()
         if fixed != num_parts:
             raise UsageError(
-                f"--part ?/{num_parts}, but this run was begun with {fixed} parts", f"--part 1/{fixed} to {fixed}/{fixed}",
+                f"--part ?/{num_parts}, but this run was begun with {fixed} parts",
+                f"--part 1/{fixed} to {fixed}/{fixed}",
                 "or start over with --fresh",
             )
 

@@ -168,10 +168,13 @@ class RunPlan:
             values["compute"] = Compute(**values["compute"])
             plan = cls(**values)
         except (ValueError, KeyError, TypeError) as error:
-            raise UsageError(f"the plan in the run folder is not understood ({error})", "", "start over with --fresh") from error
+            raise UsageError(
+                f"the plan in the run folder is not understood ({error})", "", "start over with --fresh"
+            ) from error
         if plan.fingerprint != fingerprint:
             raise UsageError(
-                "the plan in the run folder was made by another version of unetctl, or altered", "",
+                "the plan in the run folder was made by another version of unetctl, or altered",
+                "",
                 "finish with that version, or start over with --fresh",
             )
         return plan
@@ -188,7 +191,11 @@ class RunPlan:
 def _image_from(values: Mapping[str, Any]) -> ImagePlan:
     output: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values["output"].items()}
     return ImagePlan(
-        values["i_image"], TilePlan.from_dict(values["tiles"]), OutputImage(**output), tuple(values["channels"]), values["colour"]
+        values["i_image"],
+        TilePlan.from_dict(values["tiles"]),
+        OutputImage(**output),
+        tuple(values["channels"]),
+        values["colour"],
     )
 
 

@@ -13,7 +13,9 @@ from unetctl.errors import Interrupted, Stopped
 
 #: Names of the signals that ask to stop; those that a platform lacks are left out.
 STOP_SIGNALS = tuple(
-    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU") if hasattr(signal, name)
+    getattr(signal, name)
+    for name in ("SIGTERM", "SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU")
+    if hasattr(signal, name)
 )
 
 
@@ -34,7 +36,9 @@ class StopRequest:
                 self._previous[number] = signal.signal(number, self._handle)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]  # what signal() returned
         self._previous.clear()
@@ -55,6 +59,7 @@ class StopRequest:
         return self._asked.is_set()
 
     def __call__(self) -> bool:
+        """The same, for loops that ask."""
         return self.is_asked
 
     def error(self, what: str) -> Stopped:

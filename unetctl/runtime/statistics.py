@@ -78,7 +78,12 @@ def _spread(size: int, count: int) -> list[int]:
 
 
 def measure(
-    read: Callable[[Box], Pixels], shape: Ints, *, low: float, high: float, max_pixels: int,
+    read: Callable[[Box], Pixels],
+    shape: Ints,
+    *,
+    low: float,
+    high: float,
+    max_pixels: int,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> VolumeStatistics | None:
     """Statistics of one volume.

@@ -41,7 +41,7 @@ class ImageInfo:
 
     @property
     def spatial_axes(self) -> str:
-        """"zyx" or "yx"."""
+        """The spatial ones: zyx or yx."""
         return "".join(a for a in self.axes if a in "zyx")
 
     @property
