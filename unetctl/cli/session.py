@@ -69,6 +69,8 @@ class Session:
         unfinished = [r for r in reports if r.status == "stopped"]
         if unfinished:
             last = unfinished[-1]
+            if not last.num_blocks:  # before its plan was made
+                raise self.stopped(f"{last.input} was not begun")
             raise self.stopped(f"{last.num_done} of {last.num_blocks} blocks of {last.output} are done")
         if self.should_stop() and len(reports) < num_inputs:
             raise self.stopped(f"{len(reports)} of {plural(num_inputs, 'input')} are done")
@@ -176,7 +178,7 @@ def _known(error: BaseException, stop: "StopRequest | None") -> UnetctlError | N
     """The error as one of ours; None for a bug."""
     if isinstance(error, Stopped) and not isinstance(error, Interrupted) and stop is not None and stop.is_asked:
         # Who asked decides between 75 and 130; the job only knows how far it came.
-        return stop.error(error.seen)
+        return error if error.seen.startswith("stopped by ") else stop.error(error.seen)
     if isinstance(error, UnetctlError):
         return error
     if isinstance(error, KeyboardInterrupt):

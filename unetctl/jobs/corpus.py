@@ -15,6 +15,7 @@ from unetctl.networks.unet import UNet
 from unetctl.runtime.events import Listener, Note, nobody
 from unetctl.runtime.report import RunReport
 from unetctl.runtime.run_folder import OutputInTheWayError, RunFolder
+from unetctl.sinks.disk import full_disk_explained
 
 
 def predict_all(
@@ -144,7 +145,8 @@ def _predict_one(
         for text in prediction.planned.warnings:
             emit(Note(text, "warning"))
         compute = workers.computer(prediction, emit) if workers is not None else None
-        report = run_prediction(prediction, network, emit, should_stop, compute)
+        with full_disk_explained(prediction.folder.output):
+            report = run_prediction(prediction, network, emit, should_stop, compute)
         if verify_seams and report.status in ("done", "nothing-new"):
             report = _with_seams(prediction, network, report, emit)
         return report

@@ -14,11 +14,23 @@ from unetctl.sinks.zarr import ZarrSink
 
 
 def finish_output(
-    folder: RunFolder, plan: RunPlan, emit: Listener, should_stop: Callable[[], bool], *, keep_store: bool = False
+    folder: RunFolder,
+    plan: RunPlan,
+    emit: Listener,
+    should_stop: Callable[[], bool],
+    *,
+    keep_store: bool = False,
+    checksums: bool = False,
 ) -> bool:
     """Builds the pyramid and, for a TIFF, exports and verifies it; the store of a TIFF is removed then.
 
     The caller holds the run alone, and all blocks are done.
+
+    Args:
+        folder, plan: of the run.
+        emit, should_stop: see the engine.
+        keep_store: of a TIFF.
+        checksums: compare the contents of pyramid steps done before, not only their sizes.
 
     Returns:
         True if the output is finished, False if asked to stop (pyramid steps done until then stay done).
@@ -27,7 +39,7 @@ def finish_output(
         ResourceError: if the disk is full, or the exported file does not read back as it was written.
     """
     sink = folder.sink()
-    if not _build_pyramid(folder, sink, emit, should_stop):
+    if not _build_pyramid(folder, sink, emit, should_stop, checksums):
         return False
     if folder.is_zarr:
         folder.mark_finished({"kind": "zarr"})
@@ -49,18 +61,23 @@ def finish_output(
         return False
     verify_tiff(sink, folder.output)
     emit(StageEnded("export", time.monotonic() - begun))
-    folder.mark_finished({"kind": "tiff", "num_bytes": record.num_bytes, "sha256": record.sha256})
+    noted = {"kind": "tiff", "num_bytes": record.num_bytes, "sha256": record.sha256, "keep_store": keep_store}
+    folder.mark_finished(noted)
     if not keep_store:
         folder.remove_store()
     return True
 
 
-def _build_pyramid(folder: RunFolder, sink: ZarrSink, emit: Listener, should_stop: Callable[[], bool]) -> bool:
+def _build_pyramid(
+    folder: RunFolder, sink: ZarrSink, emit: Listener, should_stop: Callable[[], bool], checksums: bool
+) -> bool:
     steps = pyramid_steps(sink)
     if not len(steps):
         return True
     records = latest_records(folder.path, "pyramid")
-    todo = [i for i in range(len(steps)) if i not in records or not all(sink.matches(k) for k in records[i].keys)]
+    todo = [
+        i for i in range(len(steps)) if i not in records or not all(sink.matches(k, checksums) for k in records[i].keys)
+    ]
     if not todo:
         return True
     begun = time.monotonic()

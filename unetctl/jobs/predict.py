@@ -4,11 +4,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from unetctl.errors import InputError, UsageError
 from unetctl.geometry.plan import TilePlan
 from unetctl.jobs.finish import finish_output
+from unetctl.jobs.options import PredictOptions
 from unetctl.jobs.outputs import output_path
 from unetctl.jobs.tasks import ResolvedTask
 from unetctl.networks.unet import UNet
@@ -20,8 +20,7 @@ from unetctl.runtime.locks import RunLock
 from unetctl.runtime.logbook import logged
 from unetctl.runtime.loop import DoneBlock, LoopTimes, PipelinedLoop, output_box
 from unetctl.runtime.memory import budget
-from unetctl.runtime.numerics import Keep
-from unetctl.runtime.planning import Planned, PlanWishes, make_plan
+from unetctl.runtime.planning import Planned, make_plan
 from unetctl.runtime.reading import BlockReader, StatisticsStore, has_equal_channels
 from unetctl.runtime.report import RunReport, peak_memory
 from unetctl.runtime.run_folder import RunFolder
@@ -29,61 +28,7 @@ from unetctl.runtime.run_plan import RunPlan
 from unetctl.sources.base import Source
 from unetctl.sources.open import open_source
 
-
-@dataclass(frozen=True)
-class PredictOptions:
-    """What the command line may say about a prediction; None leaves the decision to the planner or the existing plan.
-
-    Attributes:
-        output: path of the result; None makes a name in the working directory.
-        keep, threshold: what is written.
-        device, precision: see `unetctl.runtime.device`.
-        memory_bytes: budget; scheduler_bytes: what a batch system allows.
-        core, block, batch: sizes in pixels, tiles at once.
-        part: (i, n), i from 1: this process's share of the blocks.
-        fresh: start over. existing: "abort", "skip" or "overwrite", for an output that is not this job's.
-        axes, channels, series, time: corrections and restrictions of the input.
-        nonfinite: "median" or "refuse".
-        statistics_from: run folder or output whose statistics are reused.
-        verify: compare checksums of everything done before; keep_store: of TIFF outputs.
-    """
-
-    output: Path | None = None
-    keep: Keep | None = None
-    threshold: float | None = None
-    device: str = "auto"
-    precision: str = "auto"
-    memory_bytes: int | None = None
-    scheduler_bytes: int | None = None
-    core: int | None = None
-    block: int | None = None
-    batch: int | None = None
-    part: tuple[int, int] | None = None
-    fresh: bool = False
-    existing: str = "abort"
-    axes: str | None = None
-    channels: tuple[int, ...] | None = None
-    series: int | None = None
-    time: int | None = None
-    nonfinite: str = "median"
-    statistics_from: Path | None = None
-    verify: bool = False
-    keep_store: bool = False
-
-    @property
-    def view(self) -> dict[str, Any]:
-        """How the source is opened."""
-        return {"axes": self.axes, "series": self.series, "time": self.time}
-
-    @property
-    def wishes(self) -> PlanWishes:
-        """What the planner is told."""
-        return PlanWishes(self.core, self.block, self.batch, self.keep, self.threshold, self.channels, self.nonfinite)
-
-    @property
-    def writer(self) -> str:
-        """Name of this process's journal."""
-        return f"part-{self.part[0]}-of-{self.part[1]}" if self.part else "main"
+__all__ = ["BlockComputer", "PredictOptions", "Prediction", "compute_blocks", "plan_prediction", "run_prediction"]
 
 
 @dataclass
@@ -130,7 +75,11 @@ def plan_prediction(path: str, task: ResolvedTask, options: PredictOptions, netw
         elif options.existing != "overwrite" and not (options.fresh and folder.has_plan()):
             folder.refuse_foreign_output()
         wishes = options.wishes if begun is None else replace(options.wishes, batch=options.batch or begun.batch)
-        recorded = {"path": str(Path(path).resolve()) if Path(path).exists() else path, **options.view}
+        recorded = {
+            "path": str(Path(path).resolve()) if Path(path).exists() else path,
+            **options.view,
+            "words": [*task.words, *options.words],
+        }
         statistics = (
             _statistics_of(options.statistics_from) if options.statistics_from or begun is None else begun.statistics
         )
@@ -276,13 +225,15 @@ def _run_locked(
 ) -> RunReport:
     options, folder = prediction.options, prediction.folder
     indices = plan.part(options.part[0] - 1, options.part[1]) if options.part else range(plan.num_blocks)
-    if options.part is None and folder.is_finished(options.verify):
+    swept = folder.sweep() if options.part is None else 0
+    # Of an OME-Zarr, a part looks after its own blocks alone.
+    if (options.part is None or not folder.is_zarr) and folder.is_finished(options.verify):
         return _report(prediction, plan, "nothing-new", len(indices), 0, LoopTimes(), begun)
-    if options.part is None and (exported := folder.finished()) and not folder.store_path.exists():
-        emit(Note(f"{folder.output} is not as it was written ({exported}): computing again", "warning"))
+    if options.part is None and folder.finished() and not folder.store_path.exists():
+        emit(Note(f"{folder.output} is gone or not as it was written: computing again", "warning"))
     sink = folder.ensure_store(plan)
     if options.part is None:
-        swept = sink.sweep_partials()
+        swept += sink.sweep_partials()
         if swept:
             emit(Note(f"removed {swept} unfinished files of a killed run", "detail"))
     todo = folder.missing(sink, indices, checksums=options.verify)
@@ -294,8 +245,10 @@ def _run_locked(
         )
     num_done = len(indices) - len(todo) + times.num_blocks
     if complete and options.part is None:
-        complete = finish_output(folder, plan, emit, should_stop, keep_store=options.keep_store)
-    status = "done" if complete else "stopped"
+        complete = finish_output(
+            folder, plan, emit, should_stop, keep_store=options.keep_store, checksums=options.verify
+        )
+    status = "stopped" if not complete else "nothing-new" if options.part and not todo else "done"
     return _report(prediction, plan, status, num_done, times.num_blocks, times, begun)
 
 

@@ -1,5 +1,6 @@
 """`unetctl stitch OUT`: what the parts of a job array have left becomes the output."""
 
+import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -46,13 +47,16 @@ def stitch_output(
     plan = folder.plan()
     with RunLock(folder.path, shared=False, who="stitch"):
         status = "nothing-new"
+        folder.sweep()
         if not folder.is_finished(verify):
             sink = folder.ensure_store(plan)
             sink.sweep_partials()
             missing = folder.missing(sink, range(plan.num_blocks), checksums=verify)
             if missing:
                 raise _incomplete(folder, plan, missing)
-            complete = finish_output(folder, plan, emit, should_stop, keep_store=keep_store or to is not None)
+            complete = finish_output(
+                folder, plan, emit, should_stop, keep_store=keep_store or to is not None, checksums=verify
+            )
             status = "done" if complete else "stopped"
         if to is not None and status != "stopped":
             _export_to(folder, to, should_stop)
@@ -83,8 +87,8 @@ def _incomplete(folder: RunFolder, plan: RunPlan, missing: list[int]) -> Incompl
         f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
     )
     num_parts = folder.num_parts()
-    source = plan.source.get("path", "INPUT")
-    command = f"unetctl predict {source} --task {plan.task} -o {folder.output}"
+    source, words = plan.source.get("path", "INPUT"), plan.source.get("words", ["--task", plan.task])
+    command = shlex.join(["unetctl", "predict", source, *words, "-o", str(folder.output)])
     if num_parts:
         parts = [i + 1 for i in range(num_parts) if set(plan.part(i, num_parts)) & set(missing)]
         which = ", ".join(f"{i}/{num_parts}" for i in parts)

@@ -26,6 +26,7 @@ class ResolvedTask:
         header: of the weights.
         weights: path of the weights file.
         weights_sha256: of its content, hex.
+        words: options of the command line that name this task again, from any folder.
     """
 
     name: str
@@ -33,6 +34,7 @@ class ResolvedTask:
     header: WeightsHeader
     weights: Path
     weights_sha256: str
+    words: tuple[str, ...] = ()
 
     def network(self) -> UNet:
         """The network with its weights, float32, eval mode."""
@@ -100,7 +102,14 @@ def resolve_task(task: str, overrides: Sequence[str] = (), weights: str | None =
             "leave out --weights or the network settings",
         )
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return ResolvedTask(recipe.task.name, recipe, header, path, digest)
+    words = ["--task", task if task in shipped_recipes() else _absolute(task)]
+    words += ["--weights", _absolute(weights)] if weights is not None else []
+    words += [word for override in overrides for word in ("--set", override)]
+    return ResolvedTask(recipe.task.name, recipe, header, path, digest, tuple(words))
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).resolve()) if Path(path).exists() else path
 
 
 def _spec_of(header: WeightsHeader) -> dict[str, object]:

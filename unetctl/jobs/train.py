@@ -2,9 +2,8 @@
 
 import hashlib
 import json
-import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,32 +11,32 @@ from typing import Any
 import numpy as np
 import torch
 
-from unetctl.errors import InputError, UsageError, WeightsError
+from unetctl.errors import InputError, Stopped, UsageError, WeightsError
 from unetctl.jobs.tasks import RUN_WEIGHTS, find_weights
+from unetctl.jobs.train_folder import clear, refuse_foreign, sweep, write_text, writing_explained
+from unetctl.jobs.train_samples import samples_of
+from unetctl.jobs.train_task import recipe_for, task_for
 from unetctl.networks.build import build_network
 from unetctl.networks.unet import UNet
 from unetctl.networks.weights import WeightsHeader, load_weights, save_weights
-from unetctl.recipe.load import load_recipe, recipe_from_dict
+from unetctl.recipe.load import recipe_from_dict
 from unetctl.recipe.schema import Recipe
-from unetctl.recipe.shipped import shipped_recipes
 from unetctl.reports.training_page import Sample, write_training_page
 from unetctl.runtime.device import PRECISIONS, Compute, apply_compute, resolve
 from unetctl.runtime.events import EpochEnded, Event, Listener, Note, StageProgress, nobody
 from unetctl.runtime.locks import RunLock
 from unetctl.training.augment import AugmentOptions, augment, margin_for
 from unetctl.training.board import Board
-from unetctl.training.crops import Plane, PlaneSet
+from unetctl.training.crops import PlaneSet
 from unetctl.training.fit import Fit, FitOptions, TrainBatch
-from unetctl.training.load import count_planes, load_selection, with_loss_weights
-from unetctl.training.losses import SegmentationLoss
+from unetctl.training.load import LoadedPair, count_planes, load_selection, with_loss_weights
+from unetctl.training.losses import LossKind, SegmentationLoss
 from unetctl.training.pairs import find_pairs
-from unetctl.training.splits import Split, SplitRules, make_split
-from unetctl.training.validation import Validated, probability_of, validate
+from unetctl.training.splits import Selection, Split, SplitRules, make_split
+from unetctl.training.validation import Validated, validate
 
 #: Steps between TensorBoard scalars.
 _BOARD_EVERY = 10
-#: Most validation planes shown on the results page.
-_SHOWN_PLANES = 8
 
 
 @dataclass(frozen=True)
@@ -46,8 +45,8 @@ class TrainOptions:
 
     Attributes:
         data: folder of pictures and labels.
-        task: shipped recipe, recipe file, weights or run folder (their recipe); None: the recipe that the folder's name
-            matches, or the one of a run that was begun in `output`.
+        task: shipped recipe, recipe file, weights or run folder (their recipe); None: the one of a run that was begun
+            in `output`, else the shipped recipe whose name is a word of the folder's name.
         output: run folder; None: ``<data>-<task>`` in the working directory.
         init_from: weights to start from (fine-tuning).
         val, exclude: entries as in `unetctl.training.splits`.
@@ -110,7 +109,9 @@ class TrainReport:
         return lines
 
 
-def train(options: TrainOptions, emit: Listener = nobody, should_stop: Callable[[], bool] = lambda: False) -> TrainReport:
+def train(
+    options: TrainOptions, emit: Listener = nobody, should_stop: Callable[[], bool] = lambda: False
+) -> TrainReport:
     """Trains, or goes on where the same command was stopped.
 
     Raises:
@@ -122,72 +123,73 @@ def train(options: TrainOptions, emit: Listener = nobody, should_stop: Callable[
     if not options.data.is_dir():
         raise InputError(f"--data {options.data} is not a folder", "a folder of pictures and labels")
     recipe = _recipe_of(options, emit)
+    if recipe.network.dims != 2:
+        raise UsageError(
+            f"{recipe.task.name} asks for a network of {recipe.network.dims} dimensions", "network.dims = 2",
+            "input.context_slices lets a 2-D network see neighbouring planes",
+        )
     folder = options.output or Path(f"{options.data.resolve().name}-{recipe.task.name}")
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"-o {folder} is a file", "a folder for the training run")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "recipe.toml").exists():
-        raise UsageError(f"{folder} exists and is not a training run", "a new name", "choose another with -o")
-    folder.mkdir(parents=True, exist_ok=True)
-    with RunLock(folder, shared=False, who="train"):
-        if options.fresh:
-            _clear(folder)
-        return _TrainingRun(options, recipe, folder, emit).run(should_stop, begun)
+    with writing_explained(folder):
+        refuse_foreign(folder)
+        if (folder / "run.lock").exists():
+            with RunLock(folder, shared=False, who="train"):
+                pass  # whoever is at work there is named before the data are read
+    # The folder stays as it is until the data have proved to be usable.
+    run = _TrainingRun(options, recipe, folder, emit, should_stop)
+    with writing_explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with RunLock(folder, shared=False, who="train"):
+            sweep(folder)
+            if options.fresh:
+                clear(folder)
+            return run.run(begun)
 
 
 def _recipe_of(options: TrainOptions, emit: Listener) -> Recipe:
-    short: dict[str, Any] = {"epochs": options.epochs, "lr": options.lr, "batch": options.batch, "seed": options.seed, "save_every": options.save_every}
-    short |= {"max_time_s": options.max_time_s, "precision": None if options.precision == "auto" else options.precision}
+    short = {
+        "epochs": options.epochs, "lr": options.lr, "batch": options.batch, "seed": options.seed,
+        "save_every": options.save_every, "max_time_s": options.max_time_s,
+        "precision": None if options.precision == "auto" else options.precision,
+        "crop": None if options.crop is None else f"{options.crop},{options.crop}",
+    }  # fmt: skip
     overrides = [f"train.{key}={value}" for key, value in short.items() if value is not None]
-    overrides += [f"train.crop={options.crop},{options.crop}"] if options.crop is not None else []
-    overrides += list(options.overrides)
-    task = options.task
-    if task is None:
-        names = [n for n in shipped_recipes() if n in options.data.resolve().name.lower()]
-        if len(names) != 1:
-            raise UsageError(
-                f"no --task, and the name of {options.data} names none", f"--task {' or '.join(shipped_recipes())}, or a recipe file",
-                "copy pipelines/em.toml, change it, and give it as --task ./mine.toml",
-            )
-        task = names[0]
-        emit(Note(f"task {task}: the folder's name says so", "info"))
-    is_weights = Path(task).suffix == ".safetensors" or Path(task).is_dir()
-    if is_weights:
-        return recipe_from_dict(load_weights(find_weights(task))[1].recipe, task, overrides)
-    return load_recipe(task, overrides)
-
-
-def _clear(folder: Path) -> None:
-    """Removes what a training run writes, and nothing else."""
-    for name in ("checkpoints", "board"):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    for name in ("recipe.toml", RUN_WEIGHTS, "report.html", "report.json", "split.json", "log.jsonl"):
-        (folder / name).unlink(missing_ok=True)
+    begun = None if options.fresh else options.output
+    task = options.task or task_for(options.data, begun, emit)
+    return recipe_for(task, (*overrides, *options.overrides))
 
 
 class _TrainingRun:
     """One execution: data in memory, loop, listeners."""
 
-    def __init__(self, options: TrainOptions, recipe: Recipe, folder: Path, emit: Listener) -> None:
-        self.options, self.recipe, self.folder, self.emit = options, recipe, folder, emit
+    def __init__(
+        self, options: TrainOptions, recipe: Recipe, folder: Path, emit: Listener, should_stop: Callable[[], bool]
+    ) -> None:
+        self.options, self.recipe, self.folder = options, recipe, folder
+        self.emit, self.should_stop = emit, should_stop
         self.device, compute = resolve(options.device, recipe.train.precision)
         self.compute: Compute = compute
         apply_compute(compute, options.device)
         self.split = self._find_data()
-        train_pairs = [load_selection(s, recipe) for s in self.split.train]
-        val_pairs = [load_selection(s, recipe) for s in self.split.val]
-        self.value_range = (min(p.value_range[0] for p in train_pairs), max(p.value_range[1] for p in train_pairs))
+        train_pairs, val_pairs = self._load(self.split.train), self._load(self.split.val)
+        lows, highs = zip(*(p.value_range for p in train_pairs), strict=True)
+        self.value_range = (min(lows), max(highs))
         self.spacing_um = train_pairs[0].spacing_um
         planes = with_loss_weights([p for pair in (*train_pairs, *val_pairs) for p in pair.planes], recipe)
         num_train = sum(len(p.planes) for p in train_pairs)
         self.train_planes, self.val_planes = planes[:num_train], planes[num_train:]
+        num_empty = sum(not p.target.any() for p in planes)
+        if num_empty:
+            emit(Note(f"{num_empty} of {len(planes)} planes hold background only", "info"))
         self.augment = AugmentOptions(**recipe.augment.model_dump())
         spec = recipe.network_spec
         crop = (recipe.train.crop[0], recipe.train.crop[1])
         halo = (spec.halo[0], spec.halo[1]) if spec.border == "mirror" else (0, 0)
         tile = (crop[0] + 2 * halo[0], crop[1] + 2 * halo[1])
         self.crops = PlaneSet(self.train_planes, crop, halo, margin_for(self.augment, tile))
-        self.loss = SegmentationLoss("bce" if recipe.output.num_channels == 1 else "cross_entropy", dice=recipe.loss.dice)
+        kind: LossKind = "bce" if recipe.output.num_channels == 1 else "cross_entropy"
+        self.loss = SegmentationLoss(kind, dice=recipe.loss.dice)
         self.last: Validated | None = None
+        self.best: Validated | None = None
         self.figures: dict[str, float] = {}
 
     def _find_data(self) -> Split:
@@ -195,39 +197,50 @@ class _TrainingRun:
         for line in table.describe():
             self.emit(Note(line, "info"))
         s = self.recipe.split
-        rules = SplitRules(s.train, s.val, s.test, val_share=s.val_share).overridden(self.options.val, self.options.exclude)
+        rules = SplitRules(s.train, s.val, s.test, val_share=s.val_share)
+        rules = rules.overridden(self.options.val, self.options.exclude)
         split = make_split(table, rules, count_planes, stack=self.recipe.input.stack)
         for line in split.describe():
             self.emit(Note(line, "info"))
         return split
 
-    def run(self, should_stop: Callable[[], bool], begun: float) -> TrainReport:
+    def _load(self, selections: Sequence[Selection]) -> list[LoadedPair]:
+        loaded = []
+        for selection in selections:
+            if self.should_stop():
+                raise Stopped("stopped while the pictures were read", "", "run the same command again")
+            loaded.append(load_selection(selection, self.recipe))
+        return loaded
+
+    def run(self, begun: float) -> TrainReport:
         """Fits, reports."""
         recipe, folder = self.recipe, self.folder
         network = self._initial_network()
         fit = Fit(
-            network, self._fit_options(), self.loss, self._batch, self._validate, self._keep_best, folder, self._identity(),
-            self.device, self._listen,
+            network, self._fit_options(begun), self.loss, self._batch, self._validate, self._keep_best, folder,
+            self._identity(), self.device, self._listen,
         )
         resumed = fit.resume()
-        (folder / "recipe.toml").write_text(recipe.to_toml(comments=True))
-        (folder / "split.json").write_text(json.dumps(self.split.as_dict(), indent=1))
+        write_text(folder / "recipe.toml", recipe.to_toml(comments=True))
+        write_text(folder / "split.json", json.dumps(self.split.as_dict(), indent=1) + "\n")
         num_weights = sum(p.numel() for p in network.parameters())
-        self.emit(Note(f"{recipe.task.name}: {num_weights:,} weights, {self.crops}, on {self.compute.device} in {self.compute.precision}", "info"))
+        how = f"on {self.compute.device} in {self.compute.precision}"
+        self.emit(Note(f"{recipe.task.name}: {num_weights:,} weights, {self.crops}, {how}", "info"))
         if resumed:
             self.emit(Note(f"goes on after step {fit.state.step} of {fit.num_steps}", "info"))
             self.figures = _best_figures(fit)
         with Board(folder / "board") as board:
             self.board, self.fit = board, fit
-            complete = fit.run(should_stop)
+            num_before = len(fit.state.history)
+            complete = fit.run(self.should_stop)
             board.recipe(recipe.to_toml(), self.figures)
-        self._write_page()
         state = fit.state
+        self._finish_page(complete and len(state.history) > num_before)
         report = TrainReport(
-            str(folder), "done" if complete else "stopped", state.step // fit.options.steps_per_epoch, fit.options.num_epochs,
-            state.best_epoch, _best_figures(fit), time.monotonic() - begun,
+            str(folder), "done" if complete else "stopped", state.step // fit.options.steps_per_epoch,
+            fit.options.num_epochs, state.best_epoch, _best_figures(fit), time.monotonic() - begun,
         )
-        (folder / "report.json").write_text(json.dumps(report.to_dict(), indent=1) + "\n")
+        write_text(folder / "report.json", json.dumps(report.to_dict(), indent=1) + "\n")
         return report
 
     def _initial_network(self) -> UNet:
@@ -236,18 +249,23 @@ class _TrainingRun:
             return build_network(spec, self.recipe.train.seed)
         network, header = load_weights(find_weights(self.options.init_from))
         if network.spec != spec:
-            raise WeightsError(f"--from {self.options.init_from} is another network ({header.name})", "the network of the recipe", "use its own recipe with --task")
+            raise WeightsError(
+                f"--from {self.options.init_from} is another network ({header.name})", "the network of the recipe",
+                "use its own recipe with --task",
+            )
         return network.train()
 
-    def _fit_options(self) -> FitOptions:
+    def _fit_options(self, begun: float) -> FitOptions:
         t = self.recipe.train
+        left_s = None if t.max_time_s is None else t.max_time_s - (time.monotonic() - begun)
         return FitOptions(
-            t.epochs, t.steps_per_epoch, t.optimiser, t.lr, t.momentum, t.weight_decay, t.schedule, t.warmup_steps, t.grad_clip,
-            t.ema, PRECISIONS[self.compute.precision], t.seed, t.val_every, _figure(t.select), t.select_lowest, t.max_time_s, t.save_every,
-        )
+            t.epochs, t.steps_per_epoch, t.optimiser, t.lr, t.momentum, t.weight_decay, t.schedule, t.warmup_steps,
+            t.grad_clip, t.ema, PRECISIONS[self.compute.precision], t.seed, t.val_every, _figure(t.select),
+            t.select_lowest, left_s, t.save_every,
+        )  # fmt: skip
 
     def _identity(self) -> dict[str, Any]:
-        """What must be equal to resume: all of the recipe but its length and texts, and the data."""
+        """What must be equal to resume: the data, and the recipe but its texts and what leaves the course as it is."""
         values = self.recipe.to_dict()
         values.pop("task")
         for key in ("max_time_s", "save_every", "val_every", "precision"):
@@ -257,8 +275,12 @@ class _TrainingRun:
             data.update(plane.name.encode())
             data.update(np.ascontiguousarray(plane.pixels[:, ::7, ::7]).tobytes())
             data.update(np.ascontiguousarray(plane.target[:, ::7, ::7]).tobytes())
-        origin = hashlib.sha256(find_weights(self.options.init_from).read_bytes()).hexdigest() if self.options.init_from else ""
-        return {"recipe": json.dumps(values, sort_keys=True), "data": data.hexdigest(), "start": origin, "precision": self.compute.precision}
+        start = self.options.init_from
+        origin = hashlib.sha256(find_weights(start).read_bytes()).hexdigest() if start else ""
+        return {
+            "recipe": json.dumps(values, sort_keys=True), "data": data.hexdigest(), "start": origin,
+            "precision": self.compute.precision,
+        }  # fmt: skip
 
     def _batch(self, step: int) -> TrainBatch:
         torch.set_num_threads(1)  # of this background thread: the network keeps the cores
@@ -273,19 +295,24 @@ class _TrainingRun:
 
     def _validate(self, network: UNet) -> Mapping[str, float]:
         planes = self.val_planes or self.train_planes[:1]
-        self.last = validate(network, planes, self.recipe, self.loss, self.compute, self.device)
+        self.last = validate(network, planes, self.recipe, self.loss, self.compute, self.device, self.should_stop)
         return {_figure(name): value for name, value in self.last.figures.items()}
 
     def _keep_best(self, network: UNet, figures: Mapping[str, float]) -> None:
-        self.figures = dict(figures)
+        self.figures, self.best = dict(figures), self.last
         save_weights(self.folder / RUN_WEIGHTS, network, self._header(network, figures))
 
     def _header(self, network: UNet, figures: Mapping[str, float]) -> WeightsHeader:
-        recipe = self.recipe
+        recipe, found = self.recipe, []
         if "threshold" in figures:
-            recipe = recipe_from_dict(recipe.to_dict(), "recipe", [f"output.threshold={figures['threshold']}"])
+            found.append(f"output.threshold={figures['threshold']}")
+        sizes = [float(size) for size in self.spacing_um if size and size > 0]
+        if recipe.input.spacing_um is None and sizes and len(sizes) == len(self.spacing_um):
+            found.append(f"input.spacing_um={','.join(map(str, sizes))}")  # predict compares with it
+        recipe = recipe_from_dict(recipe.to_dict(), "recipe", found)
         training = {
-            "data": self.options.data.resolve().name, "split": self.split.as_dict(), "num_planes": len(self.train_planes),
+            "data": self.options.data.resolve().name, "split": self.split.as_dict(),
+            "num_planes": len(self.train_planes),
             "steps": self.fit.state.step, "epoch": self.fit.state.step // self.fit.options.steps_per_epoch,
         }
         return WeightsHeader(
@@ -304,23 +331,32 @@ class _TrainingRun:
         self.emit(event)
 
     def _samples(self) -> list[Sample]:
-        if self.last is None:
-            return []
-        planes = (self.val_planes or self.train_planes[:1])[:_SHOWN_PLANES]
-        threshold = self.last.figures.get("threshold", self.recipe.output.threshold)
-        return [_sample(p, o, self.recipe, threshold) for p, o in zip(planes, self.last.outputs[:_SHOWN_PLANES], strict=True)]
+        """Of the weights that are kept."""
+        return samples_of(self.val_planes or self.train_planes[:1], self.best, self.recipe) if self.best else []
+
+    def _finish_page(self, has_new_end: bool) -> None:
+        """The page as it stays: with the pictures of the best weights, also if these are of an earlier execution."""
+        weights = self.folder / RUN_WEIGHTS
+        if self.best is None and has_new_end and weights.is_file():
+            planes = self.val_planes or self.train_planes[:1]
+            network = load_weights(weights)[0]
+            self.best = validate(network, planes, self.recipe, self.loss, self.compute, self.device)
+        if self.best is not None or not (self.folder / "report.html").exists():
+            self._write_page()
 
     def _write_page(self) -> None:
         facts = {
-            "data": self.options.data.resolve().name, "network": str(self.recipe.network_spec.to_dict()),
+            "data": self.options.data.resolve().name,
+            "network": str(self.recipe.network_spec.to_dict()),
             "planes": f"{len(self.train_planes)} for training, {len(self.val_planes)} for validation",
-            "device": f"{self.compute.device}, {self.compute.precision}", "step": f"{self.fit.state.step} of {self.fit.num_steps}",
+            "device": f"{self.compute.device}, {self.compute.precision}",
+            "step": f"{self.fit.state.step} of {self.fit.num_steps}",
         }
         write_training_page(
-            self.folder / "report.html", f"Training of {self.recipe.task.name}", facts, self.fit.state.history, self._samples(),
-            recipe_toml=self.recipe.to_toml(), notes=self.split.describe(), select=_figure(self.recipe.train.select),
-            select_lowest=self.recipe.train.select_lowest,
-        )
+            self.folder / "report.html", f"Training of {self.recipe.task.name}", facts, self.fit.state.history,
+            self._samples(), recipe_toml=self.recipe.to_toml(), notes=self.split.describe(),
+            select=_figure(self.recipe.train.select), select_lowest=self.recipe.train.select_lowest,
+        )  # fmt: skip
 
 
 def _figure(name: str) -> str:
@@ -331,19 +367,3 @@ def _figure(name: str) -> str:
 def _best_figures(fit: Fit) -> dict[str, float]:
     best = next((h for h in fit.state.history if int(h["epoch"]) == fit.state.best_epoch), {})
     return {name: value for name, value in best.items() if name != "epoch"}
-
-
-def _sample(plane: Plane, logits: np.ndarray[Any, Any], recipe: Recipe, threshold: float) -> Sample:
-    shown = plane.pixels[plane.pixels.shape[0] // 2]
-    low, high = np.percentile(shown, (0.5, 99.5))
-    picture = np.clip((shown - low) / max(high - low, 1e-6) * 255, 0, 255).astype(np.uint8)
-    if recipe.output.num_channels == 1:
-        probability = probability_of(logits[0])
-        wrong = (probability >= threshold) != (plane.target[0] > 0)
-        return Sample(plane.name, picture, plane.target[0] * np.uint8(255), (probability * 255).round().astype(np.uint8), {"misclassified": float(wrong.mean()), "threshold": threshold})
-    scale = 255 // max(1, recipe.output.num_channels - 1)
-    found = logits.argmax(0)
-    wrong = found != plane.target[0]
-    return Sample(plane.name, picture, (plane.target[0] * scale).astype(np.uint8), (found * scale).astype(np.uint8), {"misclassified": float(wrong.mean())})
-
-

@@ -57,7 +57,7 @@ class Journal:
     def __init__(self, folder: Path, writer: str) -> None:
         self.path = folder / f"journal-{writer}.jsonl"
         self._file = open(self.path, "ab")  # noqa: SIM115 - closed by close()
-        if self._file.tell() and not _ends_with_newline(self.path):
+        if self._file.tell() and not ends_with_newline(self.path):
             self._append(b"\n")  # a torn line: what follows must not be glued to it
 
     def mark(self, record: BlockRecord) -> None:
@@ -122,7 +122,8 @@ def read_one(path: Path) -> Iterator[BlockRecord]:
                 continue
 
 
-def _ends_with_newline(path: Path) -> bool:
+def ends_with_newline(path: Path) -> bool:
+    """True if the last line of a file that is not empty is whole."""
     with path.open("rb") as file:
         file.seek(-1, os.SEEK_END)
         return file.read(1) == b"\n"

@@ -8,6 +8,7 @@ import json
 import os
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -50,8 +51,12 @@ class RunLock:
                     "",
                     "wait until it has ended and run the same command again",
                 ) from error
+        if not self._shared:
+            for stale in self._notes():  # of processes that were killed: whoever has the lock alone is the only holder
+                stale.unlink(missing_ok=True)
         note = {"who": self._who, "pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%F %T")}
-        self._note.write_text(json.dumps(note))
+        with suppress(OSError):  # on a full disk the lock holds without its note
+            self._note.write_text(json.dumps(note))
         return self
 
     def __exit__(
@@ -62,12 +67,15 @@ class RunLock:
             os.close(self._fd)
             self._fd = -1
 
+    def _notes(self) -> list[Path]:
+        return sorted(self.path.parent.glob(f"{self.path.name}-*.json"))
+
     def _holders(self) -> str:
         names = []
-        for path in sorted(self.path.parent.glob(f"{self.path.name}-*.json")):
+        for path in self._notes():
             try:
                 note = json.loads(path.read_text())
-                if note["host"] == socket.gethostname() and not _is_alive(note["pid"]):
+                if note["host"] == socket.gethostname() and not is_alive(note["pid"]):
                     path.unlink(missing_ok=True)
                     continue
                 names.append(f"{note['who']} (process {note['pid']} on {note['host']} since {note['since']})")
@@ -76,7 +84,8 @@ class RunLock:
         return ", ".join(names) or "another process"
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """True if this machine has such a process."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

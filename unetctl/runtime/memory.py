@@ -12,8 +12,8 @@ from unetctl.networks.spec import UNetSpec
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 
-#: What the interpreter, torch, zarr and their code take before the first pixel (measured: 330 MiB on Linux x86-64).
-BASE_BYTES = 360 * 2**20
+#: What the interpreter, torch, zarr and their code take before the first pixel (measured: 300 to 370 MiB on Linux x86-64).
+BASE_BYTES = 390 * 2**20
 #: Share of free memory that is planned with when nobody says more.
 _FREE_SHARE = 0.8
 
@@ -31,13 +31,17 @@ def parse_size(text: str) -> int:
 
 
 def format_size(num_bytes: float) -> str:
-    """Bytes in binary units, three digits: "1.50 GiB"."""
+    """Bytes in binary units, three digits: "1.5 GiB"."""
     size = float(num_bytes)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if abs(size) < 1024:
-            return f"{size:.0f} B" if unit == "B" else f"{size:.3g} {unit}"
+            return f"{_figure(size) if unit != 'B' else round(size)} {unit}"
         size /= 1024
-    return f"{size:.3g} TiB"
+    return f"{_figure(size)} TiB"
+
+
+def _figure(size: float) -> str:
+    return f"{size:.3g}" if abs(size) < 999.5 else f"{size:.0f}"  # .3g would write 1e+03
 
 
 def cgroup_limit() -> int | None:

@@ -114,9 +114,7 @@ def make_plan(
     warnings: list[str] = []
     if not spec.is_exact:
         warnings.append(f"the result depends on the tiling: {spec.inexact_because}")
-    images: list[ImagePlan] = []
-    worst: Projection | None = None
-    batch = wishes.batch
+    cuts: list[tuple[_Cut, tuple[int, ...], str]] = []
     for i_image, info in enumerate(source.images):
         notes += [f"{info.name or source.uri}: {note}" for note in info.notes]
         wanted = wishes.channels
@@ -127,13 +125,18 @@ def make_plan(
         notes += [note] if note else []
         warnings += _scale_warning(info, recipe)
         cut = _Cut(info, spec, recipe, keep, wishes, compute, budget_bytes, num_weights, max(1, len(channels)))
-        tiles, batch, projection = cut.fitting(batch)
-        worst = projection if worst is None or projection.host > worst.host else worst
-        images.append(
-            ImagePlan(i_image, tiles, _output(info, tiles, recipe, keep, len(source.images)), channels, colour)
-        )
-    assert batch is not None
-    assert worst is not None
+        cuts.append((cut, channels, colour))
+    # One batch for all: the largest picture's, where most of the work is.
+    largest = max((cut for cut, _, _ in cuts), key=lambda cut: prod(cut.info.shape))
+    _, batch, _ = largest.fitting(wishes.batch)
+    images: list[ImagePlan] = []
+    projections: list[Projection] = []
+    for i_image, (cut, channels, colour) in enumerate(cuts):
+        tiles, _, projection = cut.fitting(batch)
+        projections.append(projection)
+        output = _output(cut.info, tiles, recipe, keep, len(cuts))
+        images.append(ImagePlan(i_image, tiles, output, channels, colour))
+    worst = max(projections, key=lambda projection: projection.host)
     plan = RunPlan(
         recipe.task.name,
         dict(source_options),
@@ -278,6 +281,7 @@ class _Cut:
                 f"use {max(stride, round(self.wishes.core / stride) * stride)}",
             )
         block_pixels = _BLOCK_PIXELS
+        is_free = batch is None
         while True:
             tiles = self._tiles(largest, block_pixels)
             chosen = batch or self._batch(tiles)
@@ -290,7 +294,7 @@ class _Cut:
                 and projection.reading + projection.writing > projection.tiles
             ):
                 block_pixels //= 2
-            elif batch is None and chosen > 1:
+            elif is_free and chosen > 1:
                 batch = chosen // 2
             elif self.wishes.core is None and largest > stride:
                 # Not below a core whose halo costs more than itself, unless nothing else fits.

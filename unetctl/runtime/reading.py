@@ -15,6 +15,7 @@ from unetctl.geometry.box import Box, Ints
 from unetctl.geometry.mirror import read_mirrored
 from unetctl.geometry.plan import Block
 from unetctl.recipe.schema import Normalise
+from unetctl.runtime.journal import ends_with_newline
 from unetctl.runtime.numerics import LUMINANCE, Scaling
 from unetctl.runtime.run_plan import ImagePlan, RunPlan
 from unetctl.runtime.statistics import VolumeStatistics, measure, sample_boxes
@@ -96,7 +97,7 @@ class StatisticsStore:
         self._should_stop = should_stop
         self._known: dict[str, VolumeStatistics] = {}
         for path in sorted(folder.glob("statistics-*.jsonl")) if folder else []:
-            for line in path.read_text().splitlines():
+            for line in path.read_bytes().splitlines():
                 try:
                     values = json.loads(line)
                     self._known[values["volume"]] = VolumeStatistics.from_dict(values["statistics"])
@@ -143,6 +144,8 @@ class StatisticsStore:
         line = json.dumps({"volume": key, "statistics": found.to_dict()}) + "\n"
         try:
             with self._path.open("a") as file:
+                if file.tell() and not ends_with_newline(self._path):
+                    file.write("\n")  # a torn line: this one must not be glued to it
                 file.write(line)
                 file.flush()
                 os.fsync(file.fileno())

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from unetctl.errors import InputError, ResourceError, UsageError
 from unetctl.runtime.journal import latest_records
+from unetctl.runtime.locks import is_alive
 from unetctl.runtime.run_plan import RunPlan
 from unetctl.sinks.disk import sha256_of
 from unetctl.sinks.zarr import ZarrSink
@@ -254,17 +255,53 @@ class RunFolder:
         return True
 
     def remove_store(self) -> None:
-        """Deletes the store of a finished TIFF; a kill in the middle leaves nothing that looks like a store."""
-        doomed = self.store_path.with_name(f".{self.store_path.name}.partial-removed")
-        shutil.rmtree(doomed, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            self.store_path.rename(doomed)
-        shutil.rmtree(doomed, ignore_errors=True)
+        """Deletes the store of a finished TIFF."""
+        _discard(self.store_path)
 
     def remove(self) -> None:
-        """Deletes run folder and output, for starting over; only ever called with the run's lock held or no run at all."""
-        shutil.rmtree(self.path, ignore_errors=True)
-        if self.output.is_dir():
-            shutil.rmtree(self.output, ignore_errors=True)
-        else:
-            self.output.unlink(missing_ok=True)
+        """Deletes output and run folder, for starting over; only ever called with the run's lock held or no run at all.
+
+        The output goes first: while it is there, so is the plan that says whose it is.
+        """
+        _discard(self.output)
+        _discard(self.path)
+
+    def sweep(self) -> int:
+        """Removes what killed processes left half made or half removed, counts it. Only while nobody else works on the run."""
+        beside = tuple(f".{name}.partial-" for name in (self.output.name, self.path.name))
+        with os.scandir(self.path.absolute().parent) as entries:
+            left = [Path(entry.path) for entry in entries if entry.name.startswith(beside)]
+        left += [path for path in self.path.iterdir() if path.name.startswith(".") and ".partial-" in path.name]
+        # A process that is about to be refused may just be making its plan.
+        left = [path for path in left if not _is_at_work(path)]
+        for path in left:
+            _delete(path)
+        noted = self.finished()
+        if noted is not None and noted.get("keep_store") is False and self.store_path.exists() and self.is_finished():
+            self.remove_store()
+        return len(left)
+
+
+def _discard(path: Path) -> None:
+    """Deletes a file or folder; a kill in the middle leaves it whole or nothing under its name."""
+    doomed = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    _delete(doomed)
+    try:
+        path.rename(doomed)
+    except FileNotFoundError:
+        return
+    except OSError:  # Windows, while somebody has a file in it open
+        doomed = path
+    _delete(doomed)
+
+
+def _is_at_work(path: Path) -> bool:
+    maker = path.name.rpartition("-")[2]
+    return maker.isdigit() and is_alive(int(maker))
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -61,7 +61,8 @@ class RunPlan:
 
     Attributes:
         task: name.
-        source: how the input is opened: "path" and view options; where it lies does not enter the fingerprint.
+        source: how the input is opened: "path" and view options. Where it lies does not enter the fingerprint, nor does
+            "words": the options that plan the same run from another shell.
         identity: of the input's content.
         weights_sha256: of the weights file.
         recipe: resolved, plain values.
@@ -138,8 +139,7 @@ class RunPlan:
     def deciding(self) -> dict[str, Any]:
         """What the output's bytes follow from, plain values."""
         values = asdict(self)
-        path = {"path"}
-        values["source"] = {k: v for k, v in self.source.items() if k not in path}
+        values["source"] = {k: v for k, v in self.source.items() if k not in ("path", "words")}
         values["recipe"] = {k: self.recipe.get(k) for k in ("input", "normalise", "network", "output")}
         values["numerics_version"] = NUMERICS_VERSION
         plain: dict[str, Any] = json.loads(json.dumps(values))
@@ -205,7 +205,13 @@ def _differences(old: Any, new: Any, name: str = "") -> list[str]:
         for key in sorted(old.keys() | new.keys()):
             found += _differences(old.get(key), new.get(key), f"{name}.{key}" if name else str(key))
         return found
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new) and any(map(_is_nested, old + new)):
+        return [d for i in range(len(old)) for d in _differences(old[i], new[i], f"{name}.{i}")]
     return [] if old == new else [f"{name}: {_short(new)}, was {_short(old)}"]
+
+
+def _is_nested(value: Any) -> bool:
+    return isinstance(value, dict | list)
 
 
 def _short(value: Any) -> str:

@@ -61,7 +61,8 @@ def sample_boxes(shape: Ints, max_pixels: int) -> Iterator[Box]:
     picked_z = min(num_z, max(1, wanted // max(1, min(grid_y * grid_x, 4))))
     per_plane = max(1, wanted // picked_z)
     ratio = min(1.0, (per_plane / (grid_y * grid_x)) ** 0.5)
-    take_y, take_x = max(1, int(grid_y * ratio)), max(1, int(grid_x * ratio))
+    take_y = min(per_plane, max(1, int(grid_y * ratio)))
+    take_x = min(per_plane // take_y, max(1, int(grid_x * ratio)))  # a strip has one row of windows, whatever the ratio
     if per_plane >= grid_y * grid_x:
         take_y, take_x = grid_y, grid_x
     for z in _spread(num_z, picked_z):

@@ -103,8 +103,7 @@ class AugmentOptions:
 
 
 def margin_for(options: AugmentOptions, tile: Size2) -> Size2:
-    """Context beyond the tile that the geometry may look at, so that no mirrored pixel stands in for a true
-    one.
+    """Context beyond the tile that the geometry may look at, instead of mirrored pixels.
 
     Args:
         options: what may vary; displacements count up to three standard deviations.
@@ -126,8 +125,7 @@ def margin_for(options: AugmentOptions, tile: Size2) -> Size2:
 
 
 def sample_rngs(step_seed: Sequence[int], num: int, first: int = 0) -> list[np.random.Generator]:
-    """Generators for samples `first` .. `first + num - 1` of a step: each depends on the seed and its own
-    index alone.
+    """Generators for samples `first` .. `first + num - 1` of a step, by seed and index alone.
 
     So one process with a batch of eight draws what two processes with four each draw.
 

@@ -1,7 +1,7 @@
 """Checkpoints: everything needed to go on bit for bit, written so that a kill never costs the previous one."""
 
 import os
-import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     Raises:
         ResourceError: if the disk is full; the previous checkpoint stays.
     """
+    for leftover in path.parent.glob(f".{path.name}.partial-*"):  # of a process that was killed here
+        leftover.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
         with temporary.open("wb") as file:
@@ -39,11 +41,17 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         WeightsError: if the file is damaged or holds anything but tensors and plain values.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        raise WeightsError(
-            f"the checkpoint {path} cannot be read ({error})", "a checkpoint of unetctl train", "start over with --fresh"
-        ) from error
+        with zipfile.ZipFile(path) as archive:  # torch does not look at the checksums that it writes
+            damaged = archive.testzip()
+        state = None if damaged else torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damage surfaces as any type of exception
+        raise _unusable(path, f"cannot be read ({type(error).__name__})") from error
+    if damaged:
+        raise _unusable(path, f"is damaged at {damaged}")
     if not isinstance(state, dict):
-        raise WeightsError(f"{path} holds a {type(state).__name__}", "a checkpoint of unetctl train", "start over with --fresh")
+        raise _unusable(path, f"holds a {type(state).__name__}")
     return state
+
+
+def _unusable(path: Path, what: str) -> WeightsError:
+    return WeightsError(f"the checkpoint {path} {what}", "a checkpoint of unetctl train", "start over with --fresh")

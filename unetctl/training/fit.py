@@ -4,9 +4,10 @@ Everything random is a function of (seed, step): the crops, their variation, the
 resumed from its checkpoint follows the very curve of one that was not.
 """
 
+import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -16,11 +17,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unetctl.errors import UsageError
+from unetctl.errors import ResourceError, Stopped, UsageError, WeightsError
 from unetctl.networks.build import channels_last
-from unetctl.networks.unet import UNet
+from unetctl.networks.unet import TileFrame, UNet
 from unetctl.runtime.events import EpochEnded, Listener, StageEnded, StageProgress, StageStarted, nobody
 from unetctl.training.checkpoint import load_checkpoint, save_checkpoint
+
+#: Training ends when so many steps in a row, whole epochs of them, had no finite loss.
+_HOPELESS_STEPS = 20
+#: So many settings that differ are named in a message.
+_NAMED_SETTINGS = 6
+#: Longer values (checksums) are not shown there.
+_SHOWN_LENGTH = 40
 
 
 @dataclass(frozen=True)
@@ -100,10 +108,12 @@ class Fit:
         network: in float32; moved to `device`.
         loss: (logits, targets, weights) to a scalar.
         batch_of: step index to its batch; called in a background thread, one step ahead.
-        validate: network (eval mode) to metrics; called every `val_every` epochs with the averaged weights.
+        validate: network (eval mode) to metrics; called every `val_every` epochs with the averaged weights. May raise
+            `Stopped`: the run then stops as if asked between steps, and begins with this validation when it goes on.
         on_best: called with the averaged network and its metrics when the validation chooses it.
         folder: run folder; `checkpoints/last.pt` in it is the resume point.
-        identity: what must be equal to resume (recipe fingerprint, data identity): plain values.
+        identity: what must be equal to resume (recipe, data): plain values; of a value that is JSON text, the settings
+            that differ are named.
     """
 
     def __init__(
@@ -145,23 +155,33 @@ class Fit:
         """Takes up the folder's checkpoint if there is one.
 
         Raises:
-            UsageError: if the checkpoint belongs to another recipe or other data.
+            UsageError: if the checkpoint belongs to another recipe or other data; says what differs.
             WeightsError: if it is damaged.
         """
         if not self.checkpoint.exists():
             return False
         saved = load_checkpoint(self.checkpoint)
-        differing = sorted(k for k in self.identity.keys() | saved["identity"].keys() if self.identity.get(k) != saved["identity"].get(k))
+        try:
+            theirs, state = dict(saved["identity"]), FitState(**saved["state"])
+            differing = list(_differences(self.identity, theirs))
+            if not differing:
+                self.network.load_state_dict(saved["network"])
+                self.average.load_state_dict(saved["average"])
+                self.optimiser.load_state_dict(saved["optimiser"])
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise WeightsError(
+                f"the checkpoint {self.checkpoint} is not one of such a training run ({type(error).__name__})",
+                "a checkpoint of unetctl train", "start over with --fresh",
+            ) from error
         if differing:
+            more = len(differing) - _NAMED_SETTINGS
+            shown = ", ".join(differing[:_NAMED_SETTINGS]) + (f" and {more} more" if more > 0 else "")
             raise UsageError(
-                f"{self.folder} holds a training run with another {', '.join(differing)}",
+                f"{self.folder} holds a training run with another {shown}",
                 "the same command as before",
                 "give another folder with -o, or start over with --fresh",
             )
-        self.network.load_state_dict(saved["network"])
-        self.average.load_state_dict(saved["average"])
-        self.optimiser.load_state_dict(saved["optimiser"])
-        self.state = FitState(**saved["state"])
+        self.state = state
         return True
 
     def save(self) -> None:
@@ -182,51 +202,75 @@ class Fit:
 
         Returns:
             True if the run is complete; False if it was stopped at a checkpoint.
+
+        Raises:
+            UsageError: if the training has diverged: no step had a finite loss for long.
+            ResourceError: if memory or disk are not enough; the last checkpoint stays.
         """
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        state, per_epoch = self.state, self.options.steps_per_epoch
         begun = time.monotonic()
-        self.emit(StageStarted("train", self.num_steps, state.step, "step"))
-        stopped = False
+        self.emit(StageStarted("train", self.num_steps, self.state.step, "step"))
+        try:
+            complete = self._run(should_stop, begun)
+        except Stopped:  # in a validation
+            complete = False
+        except RuntimeError as error:
+            if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+                raise ResourceError(
+                    f"a batch does not fit into the memory of {self.device}", "", "take a smaller --batch or --crop"
+                ) from error
+            raise
+        if not complete:
+            self.save()
+        self.emit(StageEnded("train", time.monotonic() - begun, complete))
+        return complete
+
+    def _run(self, should_stop: Callable[[], bool], begun: float) -> bool:
+        state, per_epoch = self.state, self.options.steps_per_epoch
+        if len(state.history) < state.step // per_epoch:  # stopped in this validation
+            self._end_epoch()
         with ThreadPoolExecutor(1) as ahead:
             coming = ahead.submit(self.batch_of, state.step) if state.step < self.num_steps else None
-            while coming is not None and not stopped:
+            while coming is not None:
                 batch = coming.result()
                 step = state.step
                 coming = ahead.submit(self.batch_of, step + 1) if step + 1 < self.num_steps else None
                 since = time.monotonic()
                 state.losses.append(self._step(step, batch))
                 state.step += 1
-                speed = batch.targets.numel() / 1e6 / (time.monotonic() - since)
-                self.emit(StageProgress("train", state.step, {"loss": state.losses[-1], "lr": self._lr(step), "Mpx/s": speed}))
+                speed = batch.targets.numel() / 1e6 / max(1e-9, time.monotonic() - since)
+                figures = {"loss": state.losses[-1], "lr": self._lr(step), "Mpx/s": speed}
+                self.emit(StageProgress("train", state.step, figures))
                 if state.step % per_epoch == 0:
                     self._end_epoch()
                 over = self.options.max_time_s is not None and time.monotonic() - begun > self.options.max_time_s
-                stopped = (should_stop() or over) and state.step < self.num_steps
-            if coming is not None:
-                coming.cancel()
-        if stopped:
-            self.save()
-        self.emit(StageEnded("train", time.monotonic() - begun, not stopped))
-        return not stopped
+                if (should_stop() or over) and coming is not None:
+                    coming.cancel()
+                    return False
+        return True
 
     def _step(self, step: int, batch: TrainBatch) -> float:
         for group in self.optimiser.param_groups:
             group["lr"] = self._lr(step)
         self.network.train()
-        torch.manual_seed(self.options.seed * 1_000_003 + step)
+        torch.manual_seed((self.options.seed * 1_000_003 + step) % 2**63)
+        statistics = [b.clone() for b in self.network.buffers()]
         pixels = batch.pixels.to(self.device, non_blocking=True)
         is_mixed = self.options.precision != torch.float32
         with torch.autocast(self.device.type, self.options.precision) if is_mixed else nullcontext():
-            logits = self.network(pixels)
+            logits = self.network(pixels, _frame(pixels, batch.targets))
         loss = self.loss(logits.float(), batch.targets.to(self.device), batch.weights.to(self.device))
         value = float(loss.detach())
         self.optimiser.zero_grad(set_to_none=True)
         if math.isfinite(value):
             loss.backward()  # type: ignore[no-untyped-call]  # untyped in torch
-            if self.options.grad_clip:
-                nn.utils.clip_grad_norm_(self.network.parameters(), self.options.grad_clip)
-            self.optimiser.step()
+            # A finite loss can have a gradient that is not: one such step, and every weight is lost.
+            norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.options.grad_clip or math.inf)
+            if math.isfinite(float(norm)):
+                self.optimiser.step()
+        else:  # what has spoilt the loss has gone through the batch norms' running statistics, too
+            for buffer, before in zip(self.network.buffers(), statistics, strict=True):
+                buffer.copy_(before)
         # Short averages at first: a fixed decay would carry the random start along for 1 / (1 - decay) steps.
         decay = min(self.options.ema, (1 + step) / (10 + step)) if self.options.ema else 0.0
         self.average.multi_avg_fn = _averaging(decay)
@@ -247,7 +291,7 @@ class Fit:
         epoch = state.step // o.steps_per_epoch
         finite = [v for v in state.losses if math.isfinite(v)]
         loss = sum(finite) / len(finite) if finite else math.nan
-        state.losses = []
+        self._refuse_hopeless(loss)
         metrics: dict[str, float] = {}
         is_best = False
         if epoch % o.val_every == 0 or state.step == self.num_steps:
@@ -255,17 +299,48 @@ class Fit:
             assert isinstance(network, UNet)
             metrics = dict(self.validate(network.eval()))
             value = metrics[o.select]
-            is_best = state.best is None or (value < state.best if o.select_lowest else value > state.best)
+            is_best = self._is_best(value)
             state.num_since_best = 0 if is_best else state.num_since_best + 1
             if is_best:
                 state.best, state.best_epoch = value, epoch
                 self.on_best(network, metrics)
             elif state.num_since_best % 10 == 0:
                 state.lr_factor *= 0.5
+        state.losses = []
         state.history.append({"epoch": float(epoch), "loss": loss, **metrics})
         if epoch % o.save_every == 0 or state.step == self.num_steps:
             self.save()
         self.emit(EpochEnded(epoch, o.num_epochs, loss, metrics, is_best))
+
+    def _is_best(self, value: float) -> bool:
+        """NaN never is: nothing compares with it, so it would stay the best for ever."""
+        best = self.state.best
+        if math.isnan(value) or best is None or math.isnan(best):
+            return not math.isnan(value)
+        return value < best if self.options.select_lowest else value > best
+
+    def _refuse_hopeless(self, loss: float) -> None:
+        num_epochs = 0
+        for value in (loss, *(entry["loss"] for entry in reversed(self.state.history))):
+            if not math.isnan(value):
+                break
+            num_epochs += 1
+        num_steps = num_epochs * self.options.steps_per_epoch
+        if num_steps >= _HOPELESS_STEPS:
+            raise UsageError(
+                f"the training has diverged: none of the last {num_steps} steps had a finite loss", "",
+                "take a smaller --lr or more train.warmup_steps, and start over with --fresh",
+            )
+
+
+def _frame(pixels: Tensor, targets: Tensor) -> TileFrame | None:
+    """The targets' core in the middle of the tile; None where the network is to pad at the tile's ends itself."""
+    sizes, cores = pixels.shape[2:], targets.shape[2:]
+    if sizes == cores:
+        return None
+    starts = [(size - core) // 2 for size, core in zip(sizes, cores, strict=True)]
+    core = tuple((start, start + size) for start, size in zip(starts, cores, strict=True))
+    return TileFrame(core, ((False, False),) * len(core))
 
 
 def _averaging(decay: float) -> Any:
@@ -274,8 +349,39 @@ def _averaging(decay: float) -> Any:
 
 def _optimiser(network: nn.Module, options: FitOptions) -> torch.optim.Optimizer:
     if options.optimiser == "sgd":
-        return torch.optim.SGD(network.parameters(), lr=options.lr, momentum=options.momentum, weight_decay=options.weight_decay)
+        return torch.optim.SGD(
+            network.parameters(), lr=options.lr, momentum=options.momentum, weight_decay=options.weight_decay
+        )
     decayed = [p for p in network.parameters() if p.ndim > 1]
     plain = [p for p in network.parameters() if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=options.lr)
+
+
+def _differences(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[str]:
+    """What two identities do not share: "data", or "train.lr (0.01, now 0.001)" of a recipe."""
+    for key in sorted(mine.keys() | theirs.keys()):
+        if mine.get(key) == theirs.get(key):
+            continue
+        new, old = _settings(mine.get(key)), _settings(theirs.get(key))
+        if new is None or old is None:
+            new, old = {key: mine.get(key)}, {key: theirs.get(key)}
+        for name in sorted(new.keys() | old.keys()):
+            pair = [json.dumps(values.get(name)) for values in (old, new)]
+            if pair[0] != pair[1]:
+                is_short = max(map(len, pair)) <= _SHOWN_LENGTH
+                yield name + (f" ({pair[0]}, now {pair[1]})" if is_short else "")
+
+
+def _settings(value: Any) -> dict[str, Any] | None:
+    """Of JSON text that holds a table, "section.key" to value; None for anything else."""
+    try:
+        table = json.loads(value)
+    except (TypeError, ValueError):
+        return None
+    if not isinstance(table, dict):
+        return None
+    flat: dict[str, Any] = {}
+    for name, inner in table.items():
+        flat |= {f"{name}.{key}": v for key, v in inner.items()} if isinstance(inner, dict) else {name: inner}
+    return flat

@@ -1,5 +1,4 @@
-"""The grey-value half of augmentation: what differs between cameras, stains and laboratories, on one sample
-in place.
+"""The grey-value half of augmentation: what differs between cameras, stains and laboratories.
 
 vary_greys(image (C, Y, X), rng, options)     writes into image
 """

@@ -1,7 +1,9 @@
 """From pairs of files to annotated planes in memory: normalised pixels, class targets, loss weights."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,14 +11,15 @@ import numpy.typing as npt
 
 from unetctl.errors import InputError
 from unetctl.geometry.box import Box, Ints
+from unetctl.geometry.mirror import mirror_indices
 from unetctl.recipe.schema import Recipe
 from unetctl.runtime.numerics import Scaling
 from unetctl.runtime.planning import choose_channels
-from unetctl.runtime.reading import read_channels
-from unetctl.runtime.statistics import measure
+from unetctl.runtime.reading import has_equal_channels, read_channels
+from unetctl.runtime.statistics import VolumeStatistics, measure
 from unetctl.sources.base import ImageInfo, Source
 from unetctl.sources.open import open_source
-from unetctl.training.crops import Plane, stack_neighbours
+from unetctl.training.crops import Plane
 from unetctl.training.pairs import Pair
 from unetctl.training.splits import Selection
 from unetctl.training.weightmap import border_weights, class_balance, label_cells
@@ -46,21 +49,11 @@ def count_planes(pair: Pair) -> int:
     """Planes of a pair's picture; 1 for a page.
 
     Raises:
-        InputError: if picture and labels differ in size.
+        InputError: if picture and labels differ in size, or one of them cannot be read.
     """
-    image, labels = _open(pair.image), _open(pair.labels)
-    try:
-        have, want = _info(labels, pair), _info(image, pair)
-        sizes = [(_plane_shape(i), i.shape[i.axes.index("y")], i.shape[i.axes.index("x")]) for i in (want, have)]
-        if sizes[0] != sizes[1]:
-            raise InputError(
-                f"{pair.image} has {_told(want)} and its labels {pair.labels} have {_told(have)}", "equal sizes",
-                "mend or leave out the pair with --exclude",
-            )
-        return int(np.prod(_plane_shape(want), dtype=int))
-    finally:
-        image.close()
-        labels.close()
+    with _opened(pair.image) as image, _opened(pair.labels) as labels:
+        _refuse_other_size(pair, image, labels)
+        return int(np.prod(_plane_shape(_info(image, pair)), dtype=int))
 
 
 def load_selection(selection: Selection, recipe: Recipe) -> LoadedPair:
@@ -69,44 +62,22 @@ def load_selection(selection: Selection, recipe: Recipe) -> LoadedPair:
     Grey values are scaled by the statistics of the whole volume, as at prediction.
 
     Raises:
-        InputError: if pixels cannot be decoded, or labels hold values that the recipe does not know.
+        InputError: if picture and labels differ in size, pixels cannot be decoded, or labels hold values that the
+            recipe does not know.
     """
     pair = selection.pair
-    image, labels = _open(pair.image), _open(pair.labels)
-    try:
+    with _opened(pair.image) as image, _opened(pair.labels) as labels:
+        _refuse_other_size(pair, image, labels)
         info = _info(image, pair)
-        channels, colour, _ = choose_channels(info, recipe, None)
-        lead = _plane_shape(info)
-        size = info.shape[info.axes.index("y")], info.shape[info.axes.index("x")]
-
-        def read(box: Box) -> Pixels:
-            return read_channels(image, pair.i_image, channels, colour, box)
-
-        statistics = measure(
-            read, (*lead, *size), low=recipe.normalise.low, high=recipe.normalise.high,
-            max_pixels=recipe.normalise.sample_pixels,
-        )
-        assert statistics is not None  # nobody asked it to stop
-        scaling = Scaling.of(recipe.normalise, statistics, len(statistics.mean), info.dtype)
-        low, high = np.inf, -np.inf
-        scaled: dict[int, Pixels] = {}
-        for i_plane in _with_context(selection.planes, recipe.input.context_slices // 2, int(np.prod(lead, dtype=int))):
-            raw = _plane(read, lead, size, i_plane).astype(np.float32)
-            for channel, median in zip(raw, statistics.median, strict=True):
-                channel[~np.isfinite(channel)] = median
-            low, high = min(low, float(raw.min())), max(high, float(raw.max()))
-            shift = np.asarray(scaling.shift, np.float32)[:, None, None]
-            scaled[i_plane] = (raw - shift) * np.asarray(scaling.factor, np.float32)[:, None, None]
+        is_grey = recipe.input.channels == 1 and has_equal_channels(image, pair.i_image)
+        channels, colour, _ = choose_channels(info, recipe, (0,) if is_grey else None)
+        picture = _Volumes(image, pair.i_image, channels, colour, recipe)
         planes = []
         for i_plane in selection.planes:
-            target, weights = _target(labels, pair, lead, size, i_plane, recipe)
-            pixels = _stacked(scaled, i_plane, recipe.input.context_slices, int(np.prod(lead, dtype=int)))
-            name = pair.name if not lead else f"{pair.name}[{i_plane}]"
-            planes.append(Plane(name, pixels, target, weights))
-        return LoadedPair(tuple(planes), (low, high), info.spacing_um)
-    finally:
-        image.close()
-        labels.close()
+            target, weights = _target(labels, pair, i_plane, recipe)
+            name = pair.name if not _plane_shape(info) else f"{pair.name}[{i_plane}]"
+            planes.append(Plane(name, picture.stacked(i_plane), target, weights))
+        return LoadedPair(tuple(planes), picture.value_range, info.spacing_um)
 
 
 def with_loss_weights(planes: Sequence[Plane], recipe: Recipe) -> list[Plane]:
@@ -134,8 +105,73 @@ def with_loss_weights(planes: Sequence[Plane], recipe: Recipe) -> list[Plane]:
     return weighted
 
 
-def _open(path: Any) -> Source:
-    return open_source(str(path))
+class _Volumes:
+    """The planes of one picture, scaled by the statistics of the volume that each belongs to, as at prediction.
+
+    Planes count through all axes before y and x; a volume is one index of the axes before z.
+    """
+
+    def __init__(self, source: Source, i_image: int, channels: Ints, colour: str, recipe: Recipe) -> None:
+        self._source, self._i_image, self._channels, self._colour = source, i_image, channels, colour
+        self._normalise, self._context = recipe.normalise, recipe.input.context_slices
+        self._info = source.info.images[i_image]
+        self._lead = _plane_shape(self._info)
+        self._size = self._info.size_of("y"), self._info.size_of("x")
+        self._depth = self._info.size_of("z")
+        self._measured: dict[int, VolumeStatistics] = {}
+        self._scaled: dict[int, Pixels] = {}
+        self.value_range = np.inf, -np.inf
+
+    def stacked(self, i_plane: int) -> npt.NDArray[np.float32]:
+        """(c * context_slices, y, x): the plane among its neighbours in z, mirrored at the volume's ends."""
+        volume, z = divmod(i_plane, self._depth)
+        reach = self._context // 2
+        around = [volume * self._depth + int(i) for i in mirror_indices(z - reach, z + reach + 1, self._depth)]
+        self._scaled = {i: self._scaled[i] if i in self._scaled else self._plane(i) for i in around}
+        return np.concatenate([self._scaled[i] for i in around]) if reach else self._scaled[i_plane]
+
+    def _plane(self, i_plane: int) -> npt.NDArray[np.float32]:
+        statistics = self._statistics(i_plane // self._depth)
+        scaling = Scaling.of(self._normalise, statistics, len(statistics.mean), self._info.dtype)
+        at = _place(i_plane, self._lead)
+        pixels = self._read(Box((*at, 0, 0), (*(i + 1 for i in at), *self._size)))
+        raw = pixels.reshape(-1, *self._size).astype(np.float32)
+        for channel, median in zip(raw, statistics.median, strict=True):
+            channel[~np.isfinite(channel)] = median
+        low, high = self.value_range
+        self.value_range = min(low, float(raw.min())), max(high, float(raw.max()))
+        shift = np.asarray(scaling.shift, np.float32)[:, None, None]
+        scaled: npt.NDArray[np.float32] = (raw - shift) * np.asarray(scaling.factor, np.float32)[:, None, None]
+        return scaled
+
+    def _statistics(self, volume: int) -> VolumeStatistics:
+        if volume not in self._measured:
+            has_z = "z" in self._info.axes
+            before = self._lead[:-1] if has_z else self._lead
+            at = _place(volume, before)
+
+            def read(box: Box) -> Pixels:
+                pixels = self._read(Box((*at, *box.start), (*(i + 1 for i in at), *box.stop)))
+                return pixels.reshape(pixels.shape[0], *box.shape)
+
+            n = self._normalise
+            shape = (self._depth, *self._size) if has_z else self._size
+            found = measure(read, shape, low=n.low, high=n.high, max_pixels=n.sample_pixels)
+            assert found is not None  # nobody asked it to stop
+            self._measured[volume] = found
+        return self._measured[volume]
+
+    def _read(self, box: Box) -> Pixels:
+        return read_channels(self._source, self._i_image, self._channels, self._colour, box)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Source]:
+    source = open_source(str(path))
+    try:
+        yield source
+    finally:
+        source.close()
 
 
 def _info(source: Source, pair: Pair) -> ImageInfo:
@@ -145,86 +181,82 @@ def _info(source: Source, pair: Pair) -> ImageInfo:
     return images[pair.i_image]
 
 
+def _refuse_other_size(pair: Pair, image: Source, labels: Source) -> None:
+    infos = [_info(source, pair) for source in (image, labels)]
+    # An axis of one plane more or less is no difference: (1, y, x) labels fit a (y, x) picture.
+    sizes = [([n for n in _plane_shape(i) if n != 1], i.size_of("y"), i.size_of("x")) for i in infos]
+    if sizes[0] != sizes[1]:
+        told = [f"{'x'.join(map(str, i.shape))} ({i.axes})" for i in infos]
+        raise InputError(
+            f"{pair.image} has {told[0]} and its labels {pair.labels} have {told[1]}", "equal sizes",
+            "mend or leave out the pair with --exclude",
+        )
+
+
 def _plane_shape(info: ImageInfo) -> Ints:
     return tuple(n for a, n in zip(info.axes, info.shape, strict=True) if a not in "cyx")
 
 
-def _told(info: ImageInfo) -> str:
-    return f"{'x'.join(map(str, info.shape))} ({info.axes})"
-
-
-def _plane(read: Any, lead: Ints, size: tuple[int, int], i_plane: int) -> Pixels:
-    """(c, y, x) of one plane."""
-    at = tuple(int(i) for i in np.unravel_index(i_plane, lead)) if lead else ()
-    pixels = read(Box((*at, 0, 0), (*(i + 1 for i in at), *size)))
-    return np.asarray(pixels).reshape(pixels.shape[0], *size)
-
-
-def _with_context(planes: Sequence[int], reach: int, num_planes: int) -> list[int]:
-    wanted = {min(max(p + d, 0), num_planes - 1) for p in planes for d in range(-reach, reach + 1)}
-    if reach:  # mirrored neighbours of the first and last planes
-        wanted |= {abs(d) % num_planes for d in range(-reach, 0)} | {max(0, num_planes - 1 - d) for d in range(reach + 1)}
-        wanted |= set(range(min(reach + 1, num_planes)))
-    return sorted(wanted)
-
-
-def _stacked(scaled: dict[int, Pixels], i_plane: int, context_slices: int, num_planes: int) -> npt.NDArray[np.float32]:
-    if context_slices == 1:
-        return np.asarray(scaled[i_plane], np.float32)
-    reach = context_slices // 2
-    first, last = max(0, i_plane - reach), min(num_planes - 1, i_plane + reach)
-    if first == i_plane - reach and last == i_plane + reach:
-        return np.concatenate([scaled[i] for i in range(first, last + 1)]).astype(np.float32)
-    whole = [scaled.get(i, scaled[i_plane]) for i in range(num_planes)]
-    return stack_neighbours(whole, context_slices)[i_plane].astype(np.float32)
+def _place(index: int, shape: Ints) -> Ints:
+    return tuple(int(i) for i in np.unravel_index(index, shape)) if shape else ()
 
 
 def _target(
-    labels: Source, pair: Pair, lead: Ints, size: tuple[int, int], i_plane: int, recipe: Recipe
+    labels: Source, pair: Pair, i_plane: int, recipe: Recipe
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32] | None]:
     """(1, y, x) class indices, and weights (1, y, x) with 0 where ignored (None if nothing is)."""
-    info = _info(labels, pair)
-    channels = tuple(range(info.num_channels)) if "c" in info.axes else ()
-
-    def read(box: Box) -> Pixels:
-        return read_channels(labels, pair.i_image, channels, "as-is", box)
-
-    values = _plane(read, lead, size, i_plane)
-    if values.shape[0] > 1:
-        colours = values[:3]
-        if not (colours == colours[:1]).all():
-            raise InputError(f"the labels {pair.labels} are coloured", "one number a pixel", "save them as grey values or class numbers")
-        values = values[:1]
-    if values.dtype.kind == "f" and not np.array_equal(values, np.rint(values)):
-        raise InputError(f"the labels {pair.labels} hold fractions", "whole numbers", "save class numbers, not probabilities")
-    values = values.astype(np.int64)
-    ignored = values == recipe.labels.ignore if recipe.labels.ignore is not None else None
-    mapping = recipe.labels.class_of_value
+    values = _label_values(labels, pair, i_plane)
+    known = recipe.labels
+    ignored = np.zeros(values.shape, bool) if known.ignore is None else values == known.ignore
+    mapping = known.class_of_value
     if mapping:
-        known = np.isin(values, list(mapping))
-        if ignored is not None:
-            known |= ignored
-        if not known.all():
-            found = [int(v) for v in np.unique(values[~known])]
+        unknown = ~np.isin(values, list(mapping)) & ~ignored
+        if unknown.any():
+            found = [int(v) for v in np.unique(values[unknown])]
             shown = ", ".join(map(str, found[:_NAMED_VALUES])) + (" ..." if len(found) > _NAMED_VALUES else "")
             raise InputError(
-                f"the labels {pair.labels} hold the values {shown}", f"those of labels.values: {', '.join(map(str, mapping))}",
+                f"the labels {pair.labels} hold the values {shown}",
+                f"those of labels.values: {', '.join(map(str, mapping))}",
                 "list all values in the recipe's [labels], or leave the list empty",
             )
         target = np.zeros(values.shape, np.uint8)
         for value, number in mapping.items():
             target[values == value] = number
-    elif recipe.labels.kind == "binary":
+    elif known.kind == "binary":
         target = (values > 0).astype(np.uint8)
     else:
-        highest = int(values[~ignored].max() if ignored is not None else values.max())
-        if highest >= recipe.output.num_channels:
+        last = recipe.output.num_channels - 1
+        outside = values[~ignored & ((values < 0) | (values > last))]
+        if outside.size:
             raise InputError(
-                f"the labels {pair.labels} hold class {highest}", f"0 to {recipe.output.num_channels - 1}",
+                f"the labels {pair.labels} hold class {outside.max()}", f"0 to {last}",
                 "name all classes in output.classes, or map pixel values with labels.values",
             )
-        target = np.where(values < 0, 0, values).astype(np.uint8)
-    if ignored is None or not ignored.any():
+        target = np.where(ignored, 0, values).astype(np.uint8)
+    if not ignored.any():
         return target, None
     target[ignored] = 0
     return target, np.where(ignored, 0.0, 1.0).astype(np.float32)
+
+
+def _label_values(labels: Source, pair: Pair, i_plane: int) -> npt.NDArray[np.int64]:
+    """(1, y, x) whole numbers of one plane."""
+    info = _info(labels, pair)
+    channels = tuple(range(info.num_channels)) if "c" in info.axes else ()
+    at = _place(i_plane, _plane_shape(info))
+    box = Box((*at, 0, 0), (*(i + 1 for i in at), info.size_of("y"), info.size_of("x")))
+    values = read_channels(labels, pair.i_image, channels, "as-is", box).reshape(-1, *box.shape[-2:])
+    if len(values) > 1:
+        has_alpha = len(values) in (2, 4)
+        colours = values[: len(values) - has_alpha]
+        if not (colours == colours[:1]).all():
+            raise InputError(
+                f"the labels {pair.labels} are coloured", "one number a pixel",
+                "save them as grey values or class numbers",
+            )
+        values = values[:1]
+    if values.dtype.kind == "f" and not (np.isfinite(values) & (values == np.rint(values))).all():
+        raise InputError(
+            f"the labels {pair.labels} hold fractions", "whole numbers", "save class numbers, not probabilities"
+        )
+    return values.astype(np.int64)

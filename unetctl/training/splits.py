@@ -363,7 +363,7 @@ def _fits_name(pattern: str, stem: str, path: str) -> bool:
 
 
 def _runs(planes: Sequence[int]) -> str:
-    """ "0:22, 25" of ascending numbers."""
+    """Ascending numbers as in 0:22, 25."""
     runs: list[tuple[int, int]] = []
     for plane in planes:
         if runs and plane == runs[-1][1]:

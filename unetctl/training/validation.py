@@ -1,6 +1,6 @@
 """Scores of a network during training, computed by the very tiles of `predict`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from unetctl.errors import Stopped
 from unetctl.geometry.mirror import read_mirrored
 from unetctl.geometry.plan import TilePlan, fitting_core
 from unetctl.metrics.boundary import best_threshold, mean_scores, score_thresholds
@@ -35,7 +36,7 @@ class Validated:
     """One validation.
 
     Attributes:
-        figures: by name; "threshold" among them for binary tasks.
+        figures: by name; "threshold" among them for binary tasks. All but that are NaN if an output is not finite.
         outputs: one (C, y, x) array of logits a plane.
     """
 
@@ -43,8 +44,18 @@ class Validated:
     outputs: tuple[Pixels, ...]
 
 
-def predict_plane(engine: Engine, network: UNet, pixels: Pixels) -> Pixels:
-    """Logits (C, y, x) of a plane (c, y, x) that is normalised already."""
+def _never() -> bool:
+    return False
+
+
+def predict_plane(
+    engine: Engine, network: UNet, pixels: Pixels, should_stop: Callable[[], bool] = _never
+) -> Pixels:
+    """Logits (C, y, x) of a plane (c, y, x) that is normalised already.
+
+    Raises:
+        Stopped: if asked to, between tiles.
+    """
     spec, size = network.spec, tuple(pixels.shape[1:])
     largest = MAX_CORE[engine.device.type, 2]
     core = tuple(fitting_core(n, s, largest) for n, s in zip(size, spec.stride, strict=True))
@@ -54,13 +65,24 @@ def predict_plane(engine: Engine, network: UNet, pixels: Pixels) -> Pixels:
     for index in range(len(tiles)):
         block = tiles.block(index)
         for tile in tiles.tiles(block):
+            if should_stop():
+                raise Stopped("stopped in a validation", "", "run the same command again to go on")
             cut = read_mirrored(lambda box: pixels[(slice(None), *box.slices())], tile.read, size, leading=1)
             logits = engine.submit([TileJob(cut, scaling)], tile_frame(tile, 2))()[0]
-            output[(slice(None), *tile.kept.slices())] = logits[(slice(None), *tile.kept.relative_to(tile.core).slices())]
+            kept = logits[(slice(None), *tile.kept.relative_to(tile.core).slices())]
+            output[(slice(None), *tile.kept.slices())] = kept
     return output
 
 
-def validate(network: UNet, planes: Sequence[Plane], recipe: Recipe, loss: nn.Module, compute: Compute, device: torch.device) -> Validated:
+def validate(
+    network: UNet,
+    planes: Sequence[Plane],
+    recipe: Recipe,
+    loss: nn.Module,
+    compute: Compute,
+    device: torch.device,
+    should_stop: Callable[[], bool] = _never,
+) -> Validated:
     """Predicts whole planes and scores them.
 
     Args:
@@ -69,22 +91,32 @@ def validate(network: UNet, planes: Sequence[Plane], recipe: Recipe, loss: nn.Mo
         recipe: says what the outputs mean and which figure chooses.
         loss: (logits, targets, weights) to a scalar.
         compute, device: arithmetic.
+        should_stop: asked between tiles.
+
+    Raises:
+        Stopped: if asked to.
     """
     engine = Engine(
         network, compute, device, batch=1, keep="logits", activation=recipe.output.resolved_activation,
         threshold=recipe.output.threshold,
     )
-    outputs = tuple(predict_plane(engine, network, plane.pixels) for plane in planes)
+    outputs = tuple(predict_plane(engine, network, plane.pixels, should_stop) for plane in planes)
+    is_finite = all(bool(np.isfinite(logits).all()) for logits in outputs)
+    if not is_finite:  # of a network that has diverged: scores of such numbers would mean nothing
+        outputs = tuple(np.nan_to_num(logits) for logits in outputs)
     total = weight = 0.0
     for plane, logits in zip(planes, outputs, strict=True):
         weights = np.ones(plane.target.shape, np.float32) if plane.weights is None else plane.weights
-        value = float(loss(torch.from_numpy(logits[None]), torch.from_numpy(plane.target[None]), torch.from_numpy(weights[None])))
+        tensors = [torch.from_numpy(array[None]) for array in (logits, plane.target, weights)]
+        value = float(loss(*tensors))
         total, weight = total + value * float(weights.sum()), weight + float(weights.sum())
     figures = {"loss": total / max(weight, 1e-9)}
     if recipe.output.num_channels == 1:
         figures |= _binary_figures(planes, outputs, recipe)
     else:
         figures |= _class_figures(planes, outputs, recipe.output.num_channels)
+    if not is_finite:
+        figures = {name: value if name == "threshold" else np.nan for name, value in figures.items()}
     return Validated(figures, outputs)
 
 
@@ -111,7 +143,8 @@ def _binary_figures(planes: Sequence[Plane], outputs: Sequence[Pixels], recipe: 
         one = count_overlap(probability_of(logits[0]) >= threshold, plane.target[0] > 0, ignore=ignore)
         counts = one if counts is None else counts + one
     assert counts is not None
-    return figures | {"iou": counts.iou, "dice": counts.dice, "misclassified": counts.misclassified, "threshold": threshold}
+    figures |= {"iou": counts.iou, "dice": counts.dice, "misclassified": counts.misclassified}
+    return figures | {"threshold": threshold}
 
 
 def _class_figures(planes: Sequence[Plane], outputs: Sequence[Pixels], num_classes: int) -> dict[str, float]:
@@ -123,7 +156,8 @@ def _class_figures(planes: Sequence[Plane], outputs: Sequence[Pixels], num_class
             one = count_overlap(found == number, plane.target[0] == number, ignore=ignore)
             counts[number] = one if counts[number] is None else counts[number] + one
     present = [c for c in counts if c.num_true_positive + c.num_false_negative > 0]
-    wrong = sum(c.num_false_negative for c in counts) / max(1, sum(c.num_true_positive + c.num_false_negative for c in counts))
+    num_labelled = sum(c.num_true_positive + c.num_false_negative for c in counts)
+    wrong = sum(c.num_false_negative for c in counts) / max(1, num_labelled)
     return {
         "iou": float(np.mean([c.iou for c in present])) if present else 1.0,
         "dice": float(np.mean([c.dice for c in present])) if present else 1.0,

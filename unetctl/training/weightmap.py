@@ -40,8 +40,7 @@ def label_cells(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.int32]:
 
 
 def part_touching(labels: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
-    """Background between cells that touch, as the paper needs it for instance labels (section 3: "small
-    separation borders").
+    """Background between cells that touch, as the paper needs it for instance labels (section 3).
 
     Args:
         labels: (Y, X) ids, 0 background.
