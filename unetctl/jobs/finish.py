@@ -1,9 +1,10 @@
 """From computed blocks to the finished output: pyramid, export, verification."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-from unetctl.errors import Stopped
+from unetctl.errors import ResourceError, Stopped
 from unetctl.runtime.events import Listener, StageEnded, StageProgress, StageStarted
 from unetctl.runtime.journal import BlockRecord, Journal, latest_records
 from unetctl.runtime.run_folder import RunFolder
@@ -36,14 +37,36 @@ def finish_output(
         True if the output is finished, False if asked to stop (pyramid steps done until then stay done).
 
     Raises:
-        ResourceError: if the disk is full, or the exported file does not read back as it was written.
+        ResourceError: if the disk is full, or something does not read back as it was written.
     """
     sink = folder.sink()
-    if not _build_pyramid(folder, sink, emit, should_stop, checksums):
-        return False
-    if folder.is_zarr:
-        folder.mark_finished({"kind": "zarr"})
-        return True
+    with _damage_explained(folder):
+        if not _build_pyramid(folder, sink, emit, should_stop, checksums):
+            return False
+        if not folder.is_zarr:
+            return _export(folder, sink, emit, should_stop, keep_store)
+    folder.mark_finished({"kind": "zarr"})
+    return True
+
+
+@contextmanager
+def _damage_explained(folder: RunFolder) -> Iterator[None]:
+    """Tells what a decoder says of altered bytes from a bug: their checksums are known."""
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        if folder.is_store_intact(checksums=True):
+            raise
+        raise ResourceError(
+            f"{folder.store_path} does not hold what was written to it ({error})",
+            "a disk that keeps what it is given",
+            "add --verify to the same command to compute what is damaged again",
+        ) from error
+
+
+def _export(
+    folder: RunFolder, sink: ZarrSink, emit: Listener, should_stop: Callable[[], bool], keep_store: bool
+) -> bool:
     begun = time.monotonic()
     started = False
 

@@ -169,6 +169,7 @@ class _TrainingRun:
         self.device, compute = resolve(options.device, recipe.train.precision)
         self.compute: Compute = compute
         apply_compute(compute, options.device)
+        torch.get_num_threads()  # fixes this thread's number now: else it would take over what `_batch` sets for its own
         self.split = self._find_data()
         train_pairs, val_pairs = self._load(self.split.train), self._load(self.split.val)
         lows, highs = zip(*(p.value_range for p in train_pairs), strict=True)
@@ -283,7 +284,8 @@ class _TrainingRun:
         }  # fmt: skip
 
     def _batch(self, step: int) -> TrainBatch:
-        torch.set_num_threads(1)  # of this background thread: the network keeps the cores
+        if torch.get_num_threads() != 1:
+            torch.set_num_threads(1)  # of this background thread: the network keeps the cores
         t = self.recipe.train
         crops = self.crops.sample((t.seed, step), t.batch)
         pixels, targets, weights = augment(

@@ -95,6 +95,7 @@ def apply_compute(compute: Compute, device: str = "auto") -> torch.device:
     """
     chosen = pick_device(device if device.startswith(compute.device) else compute.device)
     torch.set_num_threads(compute.num_threads)
+    torch.get_num_threads()  # fixes this thread's number: else it would take over what another thread sets for its own
     if chosen.type == "cuda":
         # cuDNN may otherwise choose its algorithm by timing: another one each run, other last bits.
         torch.backends.cudnn.benchmark = False

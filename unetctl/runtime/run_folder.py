@@ -245,8 +245,14 @@ class RunFolder:
             if not self.output.is_file() or self.output.stat().st_size != noted["num_bytes"]:
                 return False
             return not checksums or sha256_of(self.output) == noted["sha256"]
-        if not self.store_path.is_dir():
-            return False
+        return self.store_path.is_dir() and self.is_store_intact(checksums)
+
+    def is_store_intact(self, checksums: bool = False) -> bool:
+        """True if the store holds all that the journals say, of blocks and pyramids.
+
+        Args:
+            checksums: compare contents, not only sizes.
+        """
         sink = self.sink()
         for unit in ("block", "pyramid"):
             for record in latest_records(self.path, unit).values():

@@ -16,7 +16,7 @@ from unetctl.geometry.box import Box, Ints
 
 Pixels = npt.NDArray[Any]
 
-#: Side of a sampled window, pixels; smaller volumes are seen whole.
+#: Largest side of a sampled window, pixels.
 _WINDOW = 512
 #: Most values kept for percentiles of types with more than 16 bits.
 _KEPT_VALUES = 2_000_000
@@ -55,22 +55,23 @@ def sample_boxes(shape: Ints, max_pixels: int) -> Iterator[Box]:
     """Boxes of a volume ((z,) y, x) that together hold at most about `max_pixels`, evenly spread; all of it if it fits."""
     planes = (1,) * (3 - len(shape)) + tuple(shape)
     num_z, size_y, size_x = planes
-    window_y, window_x = min(_WINDOW, size_y), min(_WINDOW, size_x)
-    wanted = max(1, max_pixels // (window_y * window_x))
-    grid_y, grid_x = -(-size_y // window_y), -(-size_x // window_x)
-    picked_z = min(num_z, max(1, wanted // max(1, min(grid_y * grid_x, 4))))
-    per_plane = max(1, wanted // picked_z)
-    ratio = min(1.0, (per_plane / (grid_y * grid_x)) ** 0.5)
-    take_y = min(per_plane, max(1, int(grid_y * ratio)))
-    take_x = min(per_plane // take_y, max(1, int(grid_x * ratio)))  # a strip has one row of windows, whatever the ratio
-    if per_plane >= grid_y * grid_x:
-        take_y, take_x = grid_y, grid_x
+    # Rows and columns of windows of even size: the last ones are no thin strips that would stand for all.
+    grid_y, grid_x = -(-size_y // _WINDOW), -(-size_x // _WINDOW)
+    picked_z, take_y, take_x = num_z, grid_y, grid_x
+    if num_z * size_y * size_x > max_pixels:
+        wanted = max(1, max_pixels // (-(-size_y // grid_y) * -(-size_x // grid_x)))
+        picked_z = min(num_z, max(1, wanted // min(grid_y * grid_x, 4)))
+        per_plane = max(1, wanted // picked_z)
+        ratio = min(1.0, (per_plane / (grid_y * grid_x)) ** 0.5)
+        take_y = min(per_plane, max(1, int(grid_y * ratio)))
+        take_x = min(per_plane // take_y, max(1, int(grid_x * ratio)))  # a strip has one row, whatever the ratio
+        if per_plane >= grid_y * grid_x:
+            take_y, take_x = grid_y, grid_x
     for z in _spread(num_z, picked_z):
         for gy in _spread(grid_y, take_y):
             for gx in _spread(grid_x, take_x):
-                y, x = gy * window_y, gx * window_x
-                start = (z, y, x)
-                stop = (z + 1, min(y + window_y, size_y), min(x + window_x, size_x))
+                start = (z, gy * size_y // grid_y, gx * size_x // grid_x)
+                stop = (z + 1, (gy + 1) * size_y // grid_y, (gx + 1) * size_x // grid_x)
                 yield Box(start[3 - len(shape) :], stop[3 - len(shape) :])
 
 
@@ -183,7 +184,8 @@ class _Channel:
 
     def percentiles(self, ranks: tuple[float, ...]) -> tuple[float, ...]:
         if self._histogram is None:
-            return tuple(float(v) for v in np.percentile(np.concatenate(self._values), ranks))
+            values = np.concatenate(self._values).astype(np.float64)  # differences may leave a smaller type's range
+            return tuple(float(v) for v in np.percentile(values, ranks))
         cumulated = np.cumsum(self._histogram)
         places = [np.searchsorted(cumulated, max(1.0, r / 100 * self.count)) for r in ranks]
         return tuple(float(p + self._low) for p in places)
