@@ -90,7 +90,10 @@ def test_a_journal_on_a_full_disk_says_so(tmp_path: Path):
 
 # -- locks
 
+needs_locks = pytest.mark.skipif(sys.platform == "win32", reason="locks as POSIX has them")
 
+
+@needs_locks
 def test_parts_share_a_run_and_others_have_it_alone(tmp_path: Path):
     with RunLock(tmp_path, shared=True, who="part 1 of 2"), RunLock(tmp_path, shared=True, who="part 2 of 2"):
         with RunLock(tmp_path, shared=False, who="part 1 of 2", name="part-1"), pytest.raises(BusyError):
@@ -104,6 +107,7 @@ def test_parts_share_a_run_and_others_have_it_alone(tmp_path: Path):
     assert not list(tmp_path.glob("*.json"))
 
 
+@needs_locks
 def test_notes_of_the_dead_name_nobody_and_are_cleared_away(tmp_path: Path):
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
