@@ -247,6 +247,11 @@ class _TrainingRun:
     def _initial_network(self) -> UNet:
         spec = self.recipe.network_spec
         if self.options.init_from is None:
+            if self.recipe.train.freeze_norm:
+                raise UsageError(
+                    "train.freeze_norm keeps the statistics of weights, but there are none", "--from WEIGHTS",
+                    "give --from, or leave train.freeze_norm out",
+                )  # fmt: skip
             return build_network(spec, self.recipe.train.seed)
         network, header = load_weights(find_weights(self.options.init_from))
         if network.spec != spec:
@@ -261,7 +266,7 @@ class _TrainingRun:
         left_s = None if t.max_time_s is None else t.max_time_s - (time.monotonic() - begun)
         return FitOptions(
             t.epochs, t.steps_per_epoch, t.optimiser, t.lr, t.momentum, t.weight_decay, t.schedule, t.warmup_steps,
-            t.grad_clip, t.ema, PRECISIONS[self.compute.precision], t.seed, t.val_every, _figure(t.select),
+            t.grad_clip, t.ema, t.freeze_norm, PRECISIONS[self.compute.precision], t.seed, t.val_every, _figure(t.select),
             t.select_lowest, left_s, t.save_every,
         )  # fmt: skip
 

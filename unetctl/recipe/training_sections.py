@@ -61,12 +61,17 @@ class Train(Section):
     weight_decay: float = Field(default=1e-4, ge=0, description="decay of the weights")
     schedule: Literal["cosine", "constant", "plateau"] = Field(
         default="cosine",
-        description="learning rate over time: falling to 0, constant, or lowered when validation stalls",
+        description="learning rate over time: falling to a hundredth, constant, or lowered when validation stalls",
     )
     warmup_steps: int = Field(default=50, ge=0, description="steps over which the learning rate rises from 0")
     grad_clip: float = Field(default=1.0, ge=0, description="largest norm of the gradient; 0: not clipped")
     ema: float = Field(
         default=0.999, ge=0, lt=1, description="decay per step of the running average of the weights; 0: none"
+    )
+    freeze_norm: bool = Field(
+        default=False,
+        description="keep the means and deviations of batch norm as the weights of --from have them: small batches "
+        "then learn under the very statistics that predicting uses",
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="arithmetic; auto: bf16 where it is fast"

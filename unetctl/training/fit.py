@@ -60,6 +60,7 @@ class FitOptions:
         warmup_steps: linear rise at the start.
         grad_clip: greatest norm of the gradient, 0 for none.
         ema: decay per step of the averaged weights that are validated and kept, 0 for none.
+        freeze_norm: batch norm uses its running statistics, as when predicting, and leaves them as they are.
         precision: of the network's forward and backward pass; float32 or bfloat16 (autocast).
         seed: of everything random.
         val_every: epochs between validations.
@@ -79,6 +80,7 @@ class FitOptions:
     warmup_steps: int = 50
     grad_clip: float = 1.0
     ema: float = 0.999
+    freeze_norm: bool = False
     precision: torch.dtype = torch.float32
     seed: int = 0
     val_every: int = 1
@@ -253,6 +255,10 @@ class Fit:
         for group in self.optimiser.param_groups:
             group["lr"] = self._lr(step)
         self.network.train()
+        if self.options.freeze_norm:
+            for module in self.network.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
         torch.manual_seed((self.options.seed * 1_000_003 + step) % 2**63)
         statistics = [b.clone() for b in self.network.buffers()]
         pixels = batch.pixels.to(self.device, non_blocking=True)
