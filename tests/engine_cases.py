@@ -14,8 +14,9 @@ from torch.nn import functional
 from unetctl.geometry.plan import TilePlan
 from unetctl.networks.build import build_network
 from unetctl.networks.layers import ConvChain, ConvUnit
+from unetctl.networks.network import Network
 from unetctl.networks.spec import UNetSpec
-from unetctl.networks.unet import UNet
+from unetctl.networks.stacked import Stacked
 from unetctl.recipe.load import recipe_from_dict
 from unetctl.recipe.schema import Recipe
 from unetctl.runtime.device import Compute
@@ -36,6 +37,8 @@ CPU = torch.device("cpu")
 
 def plain(network: Any, x: Tensor) -> Any:
     """The network as a textbook has it: every convolution pads by its own radius, every level computes everything."""
+    if isinstance(network, Stacked):
+        return plain_row(network, x)[-1][0]
     spec = network.spec
     skips = []
     for level, chain in enumerate(network.contracting):
@@ -47,6 +50,16 @@ def plain(network: Any, x: Tensor) -> Any:
         x = torch.cat((skips.pop(), _plain_up(network.ups[level], x, spec)), 1)
         x = _plain_chain(network.expanding[level], x)
     return network.head(x)
+
+
+def plain_row(network: Stacked, x: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Logits and image after each block of a row of U-Nets."""
+    found = []
+    for block in network.blocks:
+        answer = plain(block, x)
+        x = x - answer[:, : x.shape[1]]
+        found.append((answer[:, x.shape[1] :], x))
+    return found
 
 
 def _plain_chain(chain: nn.Module, x: Tensor) -> Any:
@@ -81,7 +94,7 @@ def _plain_up(up: Any, x: Tensor, spec: UNetSpec) -> Any:
     return up.conv(functional.interpolate(x, scale_factor=2, mode=mode, align_corners=False))
 
 
-def whole_logits(network: UNet, scaled: Pixels) -> Pixels:
+def whole_logits(network: Network, scaled: Pixels) -> Pixels:
     """Logits (N, C, *space) of whole images (N, c, *space) in float64, continued as the network's border says."""
     spec = network.spec
     network = network.double().eval()
@@ -184,10 +197,15 @@ class Case:
         )
 
 
-def made_network(case: Case) -> UNet:
+def made_network(case: Case) -> Network:
     """The case's network with He weights and batch norms as after some training."""
     network = build_network(case.recipe.network_spec, seed=case.seed)
     generator = torch.Generator().manual_seed(case.seed)
+    if isinstance(network, Stacked):  # the blocks begin by leaving the image as it is
+        for name in network.heads:
+            head = network.get_submodule(name)
+            assert isinstance(head.weight, Tensor)
+            head.weight.data.copy_(torch.randn(head.weight.shape, generator=generator) * 0.3)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
             for tensor in (module.running_mean, module.bias.data):
@@ -199,7 +217,7 @@ def made_network(case: Case) -> UNet:
     return network.eval()
 
 
-def engine_for(network: UNet, plan: RunPlan) -> Engine:
+def engine_for(network: Network, plan: RunPlan) -> Engine:
     activation = plan.typed_recipe().output.resolved_activation
     if plan.compute.precision == "fp64":
         network = network.double()  # batch norms are folded in the digits that the network has
@@ -212,7 +230,7 @@ def reader_for(source: Any, plan: RunPlan) -> BlockReader:
     return BlockReader(source, plan, StatisticsStore(None, "test", plan))
 
 
-def serially(source: MemorySource, plan: RunPlan, network: UNet) -> Iterator[DoneBlock]:
+def serially(source: MemorySource, plan: RunPlan, network: Network) -> Iterator[DoneBlock]:
     return run_serial(plan, range(plan.num_blocks), reader_for(source, plan), engine_for(network, plan))
 
 

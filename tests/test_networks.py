@@ -111,7 +111,7 @@ def test_damaged_and_foreign_files_are_refused(tmp_path, header):
 def test_weights_that_are_not_numbers_are_refused(tmp_path, header):
     network = build_network(spec_from_dict(header.network))
     with torch.no_grad():
-        network.head.weight[0, 0] = torch.nan
+        network.get_parameter("head.weight")[0, 0] = torch.nan
     save_weights(tmp_path / "w.safetensors", network, header)
     with pytest.raises(WeightsError, match="not finite"):
         load_weights(tmp_path / "w.safetensors")

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -10,31 +10,32 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from unetctl.errors import WeightsError
 from unetctl.networks.layers import ConvUnit
-from unetctl.networks.spec import UNetSpec
+from unetctl.networks.network import Network
+from unetctl.networks.spec import SPECS, NetworkSpec, StackedSpec, UNetSpec
+from unetctl.networks.stacked import Stacked
 from unetctl.networks.unet import UNet
 
-#: A new kind of network is a spec with stride, margin, halo, and a module whose forward takes (tile, frame).
-_KINDS: dict[str, tuple[type[UNetSpec], type[UNet]]] = {"unet": (UNetSpec, UNet)}
+_N = TypeVar("_N", bound=Network)
 
 
-def spec_from_dict(values: Mapping[str, Any]) -> UNetSpec:
+def spec_from_dict(values: Mapping[str, Any]) -> NetworkSpec:
     """The spec in a weights file's header.
 
     Raises:
         WeightsError: if the kind is unknown or the values do not fit it.
     """
     kind = values.get("kind")
-    if kind not in _KINDS:
+    if kind not in SPECS:
         raise WeightsError(
-            f"the weights are of a network of kind {kind!r}", f"one of {sorted(_KINDS)}", "update unetctl"
+            f"the weights are of a network of kind {kind!r}", f"one of {sorted(SPECS)}", "update unetctl"
         )
     try:
-        return _KINDS[kind][0].from_dict(values)
-    except (TypeError, ValueError, KeyError) as error:
+        return SPECS[kind].from_dict(values)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise WeightsError(f"the weights' network spec is not understood ({error})", "", "update unetctl") from error
 
 
-def build_network(spec: UNetSpec, seed: int | None = None) -> UNet:
+def build_network(spec: NetworkSpec, seed: int | None = None) -> Network:
     """The module of a spec with He-initialised weights, in training mode, float32.
 
     Args:
@@ -42,13 +43,59 @@ def build_network(spec: UNetSpec, seed: int | None = None) -> UNet:
         seed: of the initial weights; None leaves torch's global generator in charge.
     """
     if seed is None:
-        return _KINDS[spec.kind][1](spec)
+        return _module_of(spec)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _KINDS[spec.kind][1](spec)
+        return _module_of(spec)
 
 
-def folded(network: UNet, dtype: torch.dtype | None = None) -> UNet:
+def _module_of(spec: NetworkSpec) -> Network:
+    match spec:
+        case UNetSpec():
+            return UNet(spec)
+        case StackedSpec():
+            return Stacked(spec)
+    raise ValueError(f"there is no module for networks of kind {spec.kind!r}")
+
+
+def fitted(network: Network, spec: NetworkSpec) -> Network:
+    """The network as `spec` asks for it: itself, or the first blocks of a row of U-Nets (the same modules).
+
+    Raises:
+        WeightsError: if these weights do not serve that spec.
+    """
+    refuse_unfit(spec, network.spec)
+    if isinstance(network, Stacked) and isinstance(spec, StackedSpec):
+        return network.first(spec.num_blocks)
+    return network
+
+
+def refuse_unfit(spec: NetworkSpec, trained: NetworkSpec, where: str = "the weights file") -> None:
+    """Says so if weights of the network `trained` do not serve `spec`.
+
+    Args:
+        spec: what is asked for.
+        trained: what there is.
+        where: names the weights.
+
+    Raises:
+        WeightsError: in one sentence.
+    """
+    if spec.is_part_of(trained):
+        return
+    if isinstance(spec, StackedSpec) and isinstance(trained, StackedSpec) and spec.block == trained.block:
+        raise WeightsError(
+            f"{where} holds {trained.num_blocks} blocks and network.blocks asks for {spec.num_blocks}",
+            f"1 to {trained.num_blocks}",
+        )
+    raise WeightsError(
+        f"{where} was trained with another network than is asked for",
+        "weights of that network",
+        "leave out --weights or the network settings",
+    )
+
+
+def folded(network: _N, dtype: torch.dtype | None = None) -> _N:
     """A copy in eval mode whose batch norms are folded into the convolutions before them: same function, fewer steps.
 
     Args:
@@ -64,21 +111,23 @@ def folded(network: UNet, dtype: torch.dtype | None = None) -> UNet:
     return network.requires_grad_(False).to(wanted)
 
 
-def for_inference(network: UNet, device: torch.device, precision: torch.dtype) -> UNet:
-    """A folded copy on `device` in `precision`, channels last; the head stays float32 so that logits keep their digits.
+def for_inference(network: _N, device: torch.device, precision: torch.dtype) -> _N:
+    """A folded copy on `device` in `precision`, channels last; heads stay float32 so that answers keep their digits.
 
     float64 is kept throughout (the exactness tests use it).
     """
     is_short = precision in (torch.bfloat16, torch.float16)
     network = folded(network, torch.float32 if is_short else precision)
-    head = copy.deepcopy(network.head)
+    heads = {name: copy.deepcopy(network.get_submodule(name)) for name in network.heads}
     network = network.to(device, precision)
     if is_short:
-        network.head = head.to(device)
+        for name, head in heads.items():
+            parent, _, last = name.rpartition(".")
+            setattr(network.get_submodule(parent), last, head.to(device))
     return channels_last(network)
 
 
-def channels_last(network: UNet) -> UNet:
+def channels_last(network: _N) -> _N:
     """The same module with its weights laid out channels last, in place."""
     layout = torch.channels_last if network.spec.dims == 2 else torch.channels_last_3d
     network.to(memory_format=layout)  # type: ignore[call-overload]  # missing in torch's stubs

@@ -1,31 +1,21 @@
 """The U-Net of Ronneberger, Fischer and Brox (2015, arXiv 1505.04597), with a forward pass trimmed to the core."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from unetctl.networks.layers import _CONV, ConvChain, Down, Up, crop, he_init
+from unetctl.networks.network import Answer, Network, TileFrame
 from unetctl.networks.spec import AxisTrace, Interval, UNetSpec
 
-
-@dataclass(frozen=True)
-class TileFrame:
-    """Where the core lies in a tile, per network axis.
-
-    Attributes:
-        core: interval of the core in the tile's own pixel coordinates.
-        ends: (before, after): True where the tile stops because the volume does and the network is to pad itself
-            (border "native"); False where the tile goes on by its halo.
-    """
-
-    core: tuple[Interval, ...]
-    ends: tuple[tuple[bool, bool], ...]
+__all__ = ["TileFrame", "UNet"]
 
 
-class UNet(nn.Module):
+class UNet(Network):
     """Contracting path, expanding path, skips; see `UNetSpec` for the variations."""
+
+    spec: UNetSpec
 
     def __init__(self, spec: UNetSpec) -> None:
         super().__init__()
@@ -61,7 +51,7 @@ class UNet(nn.Module):
             ValueError: if the core is off the grid or the halo is smaller than the margin.
         """
         size = tuple(x.shape[2:])
-        frame = frame or self._default_frame(size)
+        frame = frame or TileFrame.of_whole(self.spec, size)
         traces = [self._trace(n, c, e) for n, c, e in zip(size, frame.core, frame.ends, strict=True)]
         have = [(-c[0], n - c[0]) for n, c in zip(size, frame.core, strict=True)]
 
@@ -93,13 +83,20 @@ class UNet(nn.Module):
         head: Tensor = self.head(x.to(self.head.weight.dtype))
         return head.float() if head.dtype != torch.float64 else head
 
-    def _default_frame(self, size: Sequence[int]) -> TileFrame:
-        if self.spec.convolution == "valid":
-            m = self.spec.margin
-            return TileFrame(
-                tuple((p, n - p) for n, p in zip(size, m, strict=True)), ((False, False),) * self.spec.dims
-            )
-        return TileFrame(tuple((0, n) for n in size), ((True, True),) * self.spec.dims)
+    def answers(self, x: Tensor, frame: TileFrame | None = None) -> tuple[Answer, ...]:
+        """The logits alone, in one stage."""
+        return (Answer(self(x, frame)),)
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """The only one."""
+        return ("head",)
+
+    @property
+    def input_dtype(self) -> torch.dtype:
+        """That of the features."""
+        weight: Tensor = next(self.contracting.parameters())
+        return weight.dtype
 
     def _trace(self, size: int, core: Interval, ends: tuple[bool, bool]) -> AxisTrace:
         bounds = (-core[0] if ends[0] else None, size - core[0] if ends[1] else None)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from unetctl.errors import WeightsError
 from unetctl.networks.build import build_network, spec_from_dict
-from unetctl.networks.unet import UNet
+from unetctl.networks.network import Network
 
 #: Key of the JSON in the safetensors metadata, and the version of its layout.
 HEADER_KEY = "unetctl"
@@ -78,7 +78,7 @@ class WeightsHeader:
         return json.dumps({"version": HEADER_VERSION, **asdict(self)}, sort_keys=True)
 
 
-def save_weights(path: Path, network: UNet, header: WeightsHeader) -> None:
+def save_weights(path: Path, network: Network, header: WeightsHeader) -> None:
     """Writes the weights to a temporary name beside `path`, flushes them to disk, renames.
 
     Raises:
@@ -125,7 +125,7 @@ def read_header(path: Path) -> WeightsHeader:
     return WeightsHeader.from_json(metadata[HEADER_KEY])
 
 
-def load_weights(path: Path) -> tuple[UNet, WeightsHeader]:
+def load_weights(path: Path) -> tuple[Network, WeightsHeader]:
     """The network with its weights, float32, in eval mode, and the header.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a network needs of its input, worked out without torch.
+"""A U-Net's needs, worked out without torch.
 
 A network states its stride, margin and halo itself; nobody types a halo. All of it follows from one recurrence along
 one axis: which pixels of each layer does the core need?
@@ -19,11 +19,9 @@ figure 2).
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-Interval = tuple[int, int]
-#: Volume border along one axis in pixels relative to the core's start; None where the tile does not touch it.
-Bounds = tuple[int | None, int | None]
+from unetctl.networks.spec.base import Bounds, Interval, NetworkSpec, halo_of, num_pixels
 
 #: Coarse pixels that an upsampling by 2 needs beyond ``floor(start / 2) .. ceil(stop / 2)``, for aligned reasoning
 #: see `_upsampled_from`.
@@ -98,7 +96,8 @@ class UNetSpec:
     norm: Literal["none", "batch", "group", "instance"] = "none"
     dropout: float = 0.0
 
-    kind = "unet"
+    kind: ClassVar[str] = "unet"
+    title: ClassVar[str] = "U-Net"
 
     def __post_init__(self) -> None:
         if self.border == "native" and self.convolution == "valid":
@@ -122,6 +121,16 @@ class UNetSpec:
         return {"kind": self.kind, **asdict(self), "widths": list(self.widths)}
 
     @property
+    def image_channels(self) -> int:
+        """None: the answer is logits alone."""
+        return 0
+
+    @property
+    def summary(self) -> str:
+        """Sizes in words."""
+        return f"features {'-'.join(map(str, self.widths))}, {self.convolution} convolutions"
+
+    @property
     def depth(self) -> int:
         """Number of downsamplings."""
         return len(self.widths) - 1
@@ -140,13 +149,8 @@ class UNetSpec:
 
     @property
     def halo(self) -> tuple[int, ...]:
-        """Pixels that a tile reads beyond its core, per axis and side.
-
-        The margin itself for valid networks (94 at depth 4: the paper's phase), rounded up to the stride otherwise.
-        """
-        if self.convolution == "valid":
-            return self.margin
-        return tuple(-(-m // s) * s for m, s in zip(self.margin, self.stride, strict=True))
+        """Pixels that a tile reads beyond its core, per axis and side: see `halo_of`."""
+        return halo_of(self)
 
     @property
     def inexact_because(self) -> str:
@@ -159,6 +163,10 @@ class UNetSpec:
     def is_exact(self) -> bool:
         """True if the result does not depend on the tiling."""
         return not self.inexact_because
+
+    def is_part_of(self, trained: NetworkSpec) -> bool:
+        """True if weights of `trained` serve: of the same network alone."""
+        return self == trained
 
     def trace(self, core: int, bounds: Bounds) -> AxisTrace:
         """What each level must compute along one axis for a core ``[0, core)``; cached.
@@ -181,23 +189,23 @@ class UNetSpec:
         for level, width in enumerate(self.widths):
             before = self.in_channels if level == 0 else (width if self.down == "strided" else self.widths[level - 1])
             for j in range(self.convs_per_level):
-                pixels = _pixels([t.contracting[level].steps[j + 1] for t in traces])
+                pixels = num_pixels([t.contracting[level].steps[j + 1] for t in traces])
                 total += pixels * k_volume * (before if j == 0 else width) * width
             if level > 0 and self.down == "strided":
                 total += (
-                    _pixels([t.contracting[level].first for t in traces])
+                    num_pixels([t.contracting[level].first for t in traces])
                     * 2**self.dims
                     * self.widths[level - 1]
                     * width
                 )
         for level in range(self.depth):
             width = self.widths[level]
-            lifted = _pixels([t.lifted[level] for t in traces])
+            lifted = num_pixels([t.lifted[level] for t in traces])
             total += lifted * self.widths[level + 1] * width * (2**self.dims if self.up == "transposed" else 1)
             for j in range(self.convs_per_level):
-                pixels = _pixels([t.expanding[level].steps[j + 1] for t in traces])
+                pixels = num_pixels([t.expanding[level].steps[j + 1] for t in traces])
                 total += pixels * k_volume * (2 * width if j == 0 else width) * width
-        return total + _pixels([t.expanding[0].last if self.depth else t.contracting[0].last for t in traces]) * (
+        return total + num_pixels([t.expanding[0].last if self.depth else t.contracting[0].last for t in traces]) * (
             self.widths[0] * self.out_channels
         )
 
@@ -208,20 +216,13 @@ class UNetSpec:
         concatenation and the convolution's output; all kept skips count too.
         """
         traces = [self.trace(c, (None, None)) for c in core]
-        skips = sum(_pixels([t.contracting[lv].last for t in traces]) * self.widths[lv] for lv in range(self.depth))
-        first = _pixels([t.contracting[0].first for t in traces])
-        join = _pixels([t.expanding[0].first for t in traces]) if self.depth else first
+        skips = sum(num_pixels([t.contracting[lv].last for t in traces]) * self.widths[lv] for lv in range(self.depth))
+        first = num_pixels([t.contracting[0].first for t in traces])
+        join = num_pixels([t.expanding[0].first for t in traces]) if self.depth else first
         return (
             max(first * (self.in_channels + 2 * self.widths[0]), skips + join * self.widths[0] * 4)
             + first * self.in_channels
         )
-
-
-def _pixels(intervals: list[Interval]) -> int:
-    product = 1
-    for a, b in intervals:
-        product *= b - a
-    return product
 
 
 def _clip(interval: Interval, bounds: Bounds, level: int) -> Interval:
