@@ -26,6 +26,9 @@ _BAND_BYTES = 4 * 1024 * 1024
 _MAX_KEPT_OPEN = 256
 # Largest piece that is decoded whole where the caller sets no limit: a strip, a chunk, a page.
 DEFAULT_MAX_BYTES = 1 << 30
+#: `unetctl predict` leaves this folder beside its output, and in it the plan. Named here because a folder of pictures
+#: must not count what was made of it among its pictures.
+RUN_SUFFIX, PLAN_NAME = ".run", "plan.json"
 
 
 class RandomAccessFile:
@@ -281,6 +284,12 @@ def digest(words: Iterable[str]) -> str:
     for word in words:
         sha.update(word.encode("utf-8", "surrogateescape") + b"\0")
     return sha.hexdigest()
+
+
+def is_own_output(path: str | os.PathLike[str]) -> bool:
+    """True if `unetctl predict` made the file or folder, finished or not, or if it is the folder of such a run."""
+    text = os.fspath(path).rstrip("/\\")
+    return text.endswith(RUN_SUFFIX) or os.path.isfile(os.path.join(text + RUN_SUFFIX, PLAN_NAME))
 
 
 def existing_path(uri: str) -> Path:

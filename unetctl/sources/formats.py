@@ -54,6 +54,7 @@ FORMATS: tuple[Format, ...] = (
     Format("MRC", (".mrc", ".mrcs", ".map", ".rec", ".st", ".ali"), "modes 0, 1, 2, 6, 12"),
     Format("PNG", (".png",), "1 to 16 bits, grey, colour, palette, alpha"),
     Format("JPEG", (".jpg", ".jpeg"), "grey, colour, CMYK; upright by EXIF"),
+    Format("PDF", (".pdf",), "for tasks on documents: the scan of each page as it is, else the page drawn"),
     Format("JPEG 2000", (".jp2", ".j2k", ".jpx"), "grey and colour"),
     Format(
         "Other pictures",
@@ -96,7 +97,6 @@ _PROPRIETARY_EXTENSIONS = {
     ".mvd2": "a Volocity file",
 }
 _OTHER: tuple[tuple[bytes, int, str, str], ...] = (
-    (b"%PDF", 0, "a PDF document", "export its pages as TIFF or PNG"),
     (b"PK\x03\x04", 0, "a zip archive (or an .npz file)", "unpack it, or save one array as .npy"),
     (b"\x1f\x8b", 0, "a gzip archive", "unpack it"),
     (b"BZh", 0, "a bzip2 archive", "unpack it"),
@@ -112,6 +112,7 @@ _OTHER: tuple[tuple[bytes, int, str, str], ...] = (
     (b"8BPS", 0, "a Photoshop document", "export it as TIFF or PNG"),
     (b"MATLAB", 0, "a MATLAB file", "save its array as TIFF or .npy"),
 )
+_PDF_HEAD_BYTES = 1024
 _TIFF_MARKS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -144,12 +145,43 @@ def sniff(path: str) -> str:
         raise InputError(f"{path} is {_PROPRIETARY_EXTENSIONS[extension]}", "an open format", _CONVERT)
     if found:
         return found
+    if is_pdf(path):
+        raise InputError(
+            f"{path} is a PDF document", "an image", "PDFs are read as pages, by tasks for documents; others need TIFF"
+        )
     for mark, offset, what, hint in _OTHER:
         if head[offset : offset + len(mark)] == mark:
             raise InputError(f"{path} is {what}", "an image", hint)
     if is_mrc_header(head):
         return "mrc"
     raise _unknown(path, head)
+
+
+def is_pdf(path: str) -> bool:
+    """True if the file begins like a PDF (ISO 32000-1, annex H: the mark lies in the first 1024 bytes)."""
+    try:
+        with open(path, "rb") as stream:
+            head = stream.read(_PDF_HEAD_BYTES)
+    except (OSError, ValueError):
+        return False
+    at = head.find(b"%PDF-")
+    return at == 0 or (at > 0 and raster_format(head) is None and head[:4] not in _TIFF_MARKS)
+
+
+def is_page_picture(path: str) -> bool:
+    """True if the file is a picture of a kind that pages come in: TIFF, PNG, JPEG and their kin."""
+    try:
+        return sniff(path) in ("tiff", "raster")
+    except InputError:
+        return False
+
+
+def is_array(path: str) -> bool:
+    """True if the file is of a kind that holds arrays and never pages: npy, HDF5, MRC."""
+    try:
+        return sniff(path) in ("npy", "hdf5", "mrc")
+    except InputError:
+        return False
 
 
 def is_known_picture(path: str) -> bool:

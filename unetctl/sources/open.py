@@ -6,15 +6,16 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from unetctl.errors import InputError
+from unetctl.sources import formats
 from unetctl.sources.base import Source
-from unetctl.sources.files import existing_path
+from unetctl.sources.files import RUN_SUFFIX, existing_path, is_own_output
 from unetctl.sources.formats import FORMATS, is_known_picture, sniff
 from unetctl.sources.zarr_hierarchy import METADATA_NAMES, is_zarr
 
 if TYPE_CHECKING:
     from unetctl.sources.slices import Picture
 
-__all__ = ["FORMATS", "is_picture", "open_source"]
+__all__ = ["FORMATS", "is_array", "is_picture", "open_source"]
 
 _HDF5_SEPARATOR = "::"
 _HINT_IMAGES = "give a file, a folder of pictures, or an OME-Zarr folder"
@@ -66,6 +67,14 @@ def is_picture(path: str) -> bool:
     return os.path.isfile(path) and is_known_picture(path)
 
 
+def is_array(path: str) -> bool:
+    """True for zarr, HDF5, npy and MRC, which hold arrays and never pages of documents."""
+    file = path.partition(_HDF5_SEPARATOR)[0]
+    if os.path.isdir(path):
+        return is_zarr(path)
+    return os.path.isfile(file) and formats.is_array(file)
+
+
 def _opened(path: str, axes: str | None, max_bytes: int | None) -> Source:
     file, separator, _ = path.partition(_HDF5_SEPARATOR)
     if separator and not os.path.exists(path) and os.path.isfile(file):
@@ -103,11 +112,14 @@ def _folder(path: str, axes: str | None, max_bytes: int | None) -> Source:
 
 
 def _slices(path: str, candidates: list[str], axes: str | None, max_bytes: int | None) -> Source:
-    files = [p for p in candidates if os.path.isfile(p)]
+    own = {p for p in candidates if is_own_output(p)}  # a rerun must not see the output that lies among its slices
+    foreign = [p for p in candidates if p not in own]
+    files = [p for p in foreign if os.path.isfile(p)]
     pictures = [p for p in files if is_known_picture(p)]
     if not pictures:
-        inner = [os.path.basename(p) for p in candidates if os.path.isdir(p)]
-        told = f"{len(files)} files, none of them a picture" if files else "nothing" if not inner else "folders only"
+        inner = [os.path.basename(p) for p in foreign if os.path.isdir(p)]
+        told = f"{len(files)} files, none of them a picture" if files else "folders only" if inner else "nothing"
+        told += " but outputs of unetctl" if own and not (files or inner) else ""
         hint = (
             f"give one of its folders, e.g. {os.path.join(path, inner[0])}"
             if inner and os.path.isdir(path)
@@ -120,7 +132,16 @@ def _slices(path: str, candidates: list[str], axes: str | None, max_bytes: int |
 
     known = set(pictures)
     ignored = [os.path.basename(p) for p in files if p not in known]
-    return SlicesSource(path, pictures, _slice_opener(max_bytes), ignored=ignored, axes=axes, max_bytes=max_bytes)
+    outputs = [os.path.basename(p) for p in sorted(own) if not p.endswith(RUN_SUFFIX)]
+    return SlicesSource(
+        path,
+        pictures,
+        _slice_opener(max_bytes),
+        ignored=ignored,
+        outputs=outputs,
+        axes=axes,
+        max_bytes=max_bytes,
+    )
 
 
 def _slice_opener(max_bytes: int | None) -> Callable[[str], "Picture"]:

@@ -4,6 +4,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -21,9 +22,31 @@ from unetctl.sources.orientation import swaps_axes, upright
 from unetctl.sources.raster_magic import raster_format
 
 _ORIENTATION_TAG = 274
+_CENTIMETRE = 3
 _MAX_PNG_CHUNKS = 100_000
 # no picture format shrinks plain pixels more than this: PNG's deflate does not, JPEG's blank blocks stay below
 _MOST_BYTES_OUT_PER_BYTE_IN = {"PNG": 1040 * 8, "JPEG": 4096, "BMP": 128, "PPM": 8, "SGI": 128, "PCX": 512}
+
+
+@dataclass(frozen=True)
+class RasterTraits:
+    """What a picture was in its file, beyond its pixels.
+
+    Attributes:
+        kind: format in lower case.
+        num_bits: 1 if the file has one bit a pixel, else 8 or more.
+        icc: colour profile or None.
+        orientation: EXIF code.
+        transparent: the one value (or red, green, blue) that stands for nothing, as the pixels have it; or None.
+        is_converted: True if the profile is not of the pixels as they are read: inks or a colour table turned into RGB.
+    """
+
+    kind: str
+    num_bits: int
+    icc: bytes | None
+    orientation: int
+    transparent: Ints | None
+    is_converted: bool
 
 
 class RasterSource:
@@ -49,6 +72,7 @@ class RasterSource:
         self._format = raster_format(self._file.read_up_to(0, 64)) or ""
         stored, self._orientation = self._describe()
         self._translated = translate(stored, path, axes)
+        self.traits = self._traits
         self._pixels: npt.NDArray[np.generic] | None = None
         self._lock = threading.Lock()
 
@@ -129,6 +153,7 @@ class RasterSource:
                 declared, f"at most {self._limit} bytes", "allow more memory, or convert it to a tiled TIFF"
             )
         orientation, dpi, notes = self._extras(image)
+        self._traits = self._traits_of(image, orientation)
         shape: Ints = (width, height) if swaps_axes(orientation) else (height, width)
         if dpi and swaps_axes(orientation):
             dpi = (dpi[1], dpi[0])
@@ -146,8 +171,12 @@ class RasterSource:
         notes, orientation, dpi = [], 1, None
         try:
             # Pillow decodes a whole PNG to see whether EXIF data follow the pixels
-            told = image.getexif().get(_ORIENTATION_TAG, 1) if self._format != "PNG" or self._has_exif_chunk() else 1
+            exif = image.getexif() if self._format != "PNG" or self._has_exif_chunk() else {}
+            told = exif.get(_ORIENTATION_TAG, 1)
             orientation = told if told in range(1, 9) else 1
+            if "dpi" not in image.info and 282 in exif and 283 in exif:
+                per_cm = exif.get(296) == _CENTIMETRE
+                image.info["dpi"] = tuple(float(exif[code]) * (2.54 if per_cm else 1) for code in (282, 283))
         except Exception:  # EXIF is an ornament: without it the picture stays as stored
             orientation = 1
         if orientation != 1:
@@ -164,6 +193,21 @@ class RasterSource:
         if num_frames > 1:
             notes.append(f"the first of {num_frames} frames is read")
         return orientation, dpi, tuple(notes)
+
+    def _traits_of(self, image: Any, orientation: int) -> RasterTraits:
+        head = self._file.read_up_to(0, 33)
+        bits = head[24:25] if self._format == "PNG" else head[28:29] if self._format == "BMP" else b""
+        num_bits = bits[0] if bits else 1 if image.mode == "1" else 8
+        key = image.info.get("transparency") if image.mode in ("1", "L", "RGB", "I;16") else None
+        if self._deep()[0] == 0 and self._format != "PNG":
+            key = None
+        told: Ints | None = (key,) if isinstance(key, int) else tuple(key) if isinstance(key, tuple) else None
+        if told is not None and num_bits < 8:  # Pillow spreads the pixels to 8 bits, but not this
+            told = tuple(v * 255 // ((1 << num_bits) - 1) for v in told)
+        icc = image.info.get("icc_profile")
+        is_converted = image.mode not in ("1", "L", "LA", "RGB", "RGBA", "I;16", "I;16B")
+        icc = icc if isinstance(icc, bytes) else None
+        return RasterTraits(self._format.lower(), num_bits, icc, orientation, told, is_converted)
 
     def _has_exif_chunk(self) -> bool:
         """True if a PNG has EXIF data, in a chunk of their own or as ImageMagick's text; by the heads of its chunks."""

@@ -39,6 +39,7 @@ class SlicesSource:
         paths: of the slices, in any order.
         open_picture: opens one of them.
         ignored: names of the files that are no pictures, to be noted.
+        outputs: names of those that unetctl made and that are left out, to be noted.
         axes: "zyx", or "zyxc" / "zcyx" for colour slices, to be confirmed or renamed.
         max_bytes: bounds the decoded slices that are kept for the next read.
 
@@ -54,6 +55,7 @@ class SlicesSource:
         open_picture: Callable[[str], Picture],
         *,
         ignored: Sequence[str] = (),
+        outputs: Sequence[str] = (),
         axes: str | None = None,
         max_bytes: int | None = None,
     ) -> None:
@@ -64,9 +66,9 @@ class SlicesSource:
         for path in self._paths[1:]:
             self._checked(path, first)
         notes = [*first.notes, *gap_notes([os.path.basename(p) for p in self._paths])]
-        if ignored:
-            more = f" and {len(ignored) - _MAX_NAMED} more" if len(ignored) > _MAX_NAMED else ""
-            notes.append(f"{len(ignored)} files that are no pictures ignored: {', '.join(ignored[:_MAX_NAMED])}{more}")
+        for names, what in ((ignored, "files that are no pictures"), (outputs, "outputs of unetctl")):
+            more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
+            notes += [f"{len(names)} {what} ignored: {', '.join(names[:_MAX_NAMED])}{more}"] if names else []
         letters = "z" + first.axes
         spacing = {a: s for a, s in zip(first.spatial_axes, first.spacing_um, strict=True) if s is not None}
         stored = StoredImage(

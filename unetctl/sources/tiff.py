@@ -1,6 +1,7 @@
 """TIFF, BigTIFF, OME-TIFF and ImageJ files, read lazily: a box costs the bytes of the strips or tiles that hold it."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import cached_property
 
@@ -36,23 +37,38 @@ class TiffSource:
         path: of the file.
         axes: one letter an axis, in the order and with the sizes that messages show (samples of a pixel are "c").
         max_bytes: that one compressed strip or tile may take when decoded, 1 GiB unless given.
+        series: name of the kind and the pictures, already found and checked; worked out unless given.
+        cache_bytes: of decoded strips and tiles to keep where 64 MiB are too few for one of them.
 
     Raises:
         InputError: if the file is cut off, damaged, declares what it cannot hold, or is stored in an unsupported way.
         UsageError: if `axes` does not fit.
     """
 
-    def __init__(self, path: str, axes: str | None = None, max_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        axes: str | None = None,
+        max_bytes: int | None = None,
+        *,
+        series: tuple[str, tuple[Series, ...]] | None = None,
+        cache_bytes: int = 0,
+    ) -> None:
         self._path = path
         limit = DEFAULT_MAX_BYTES if max_bytes is None else max_bytes
-        self._kind, self._series = _open(path, limit)
-        self._cache = SegmentCache(min(_CACHE_BYTES, max(0, limit)))
+        self._kind, self._series = _open(path, limit) if series is None else series
+        self._cache = SegmentCache(min(max(_CACHE_BYTES, cache_bytes), max(0, limit)))
         self._translated = told_apart([translate(_stored(s), path, axes) for s in self._series])
 
     @property
     def images(self) -> tuple[ImageInfo, ...]:
         """The pictures; known without reading pixels."""
         return tuple(t.image for t in self._translated)
+
+    @property
+    def series(self) -> tuple[Series, ...]:
+        """How each picture is stored."""
+        return self._series
 
     @cached_property
     def info(self) -> SourceInfo:
@@ -144,6 +160,17 @@ def _open(path: str, max_bytes: int) -> tuple[str, tuple[Series, ...]]:
         else:
             kind, series = find_series(tiff)
             kind = kind.replace("TIFF", "BigTIFF") if tiff.index.is_big else kind
+    return kind, checked_series(series, path, max_bytes, notes)
+
+
+def checked_series(
+    series: Iterable[Series], path: str, max_bytes: int, notes: tuple[str, ...] = ()
+) -> tuple[Series, ...]:
+    """The pictures, each with a decoder and each of a size that the file can hold; `notes` before its own.
+
+    Raises:
+        InputError: if there is none, or one fails.
+    """
     checked = []
     for told in series:
         decodable = with_fallback(told, path, max_bytes)
@@ -155,7 +182,7 @@ def _open(path: str, max_bytes: int) -> tuple[str, tuple[Series, ...]]:
         checked.append(one)
     if not checked:
         raise InputError(f"{path} is a TIFF file without any picture")
-    return kind, tuple(checked)
+    return tuple(checked)
 
 
 def _page_axes(series: Series) -> str:

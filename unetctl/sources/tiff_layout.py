@@ -130,7 +130,9 @@ class Layout:
     @property
     def bytes_out_per_byte_in(self) -> int:
         """No segment decodes to more bytes than this for each byte that it has in the file."""
-        return _MOST_BYTES_OUT_PER_BYTE_IN.get(self.compression, _MOST_BYTES_OTHERWISE)
+        # samples of fewer bits than their dtype has are spread out
+        spread = math.ceil(8 * self.dtype.itemsize / self.bits) if self.bits else 1
+        return max(1, spread) * _MOST_BYTES_OUT_PER_BYTE_IN.get(self.compression, _MOST_BYTES_OTHERWISE)
 
 
 def layout_of(path: str, ifd_offset: int) -> Layout:
