@@ -18,10 +18,30 @@ Pairs = Annotated[
     int, typer.Option(min=1, metavar="N", help="Runs of predict, each paired with a run of the bare network.")
 ]
 Data = Annotated[Path, typer.Option(metavar="FOLDER", help="Pictures with their labels.", show_default=False)]
-Split = Annotated[str, typer.Option(metavar="train|val|test|all", help="Which of them, by the recipe's split.")]
+Split = Annotated[
+    str | None,
+    typer.Option(
+        metavar="train|val|test|all",
+        help="Which of them, by the recipe's split. Absent: test; of documents all, if it names no test pages there.",
+        show_default=False,
+    ),
+]
 Result = Annotated[
     Path | None,
-    typer.Option("--output", "-o", metavar="FOLDER", help="Folder for the table (CSV) and the scores (JSON)."),
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="FOLDER",
+        help="Folder for the table (CSV) and the scores (JSON); of documents also for index.html, a page of pictures.",
+    ),
+]
+Predicted = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Documents: score the 1-bit pages that predict has written there, under the names and folders of the "
+        "pages, instead of predicting again.",
+    ),
 ]
 
 
@@ -64,14 +84,18 @@ def accuracy(
     task: o.Task,
     data: Data,
     output: Result = None,
-    split: Split = "test",
+    split: Split = None,
+    predicted: Predicted = None,
     device: o.Device = "auto",
     json: o.Json = False,
     log_format: o.LogFormat = "text",
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
 ) -> None:
-    """How good the answers are, by the measures of the task's field, on labelled pictures."""
+    """How good the answers are, by the measures of the task's field, on labelled pictures.
+
+    Documents: F-measure, pseudo-F, PSNR and DRD, beside Otsu, Sauvola and others. The ground truth is 0 for ink.
+    """
     with session(o.talk_of(json, log_format, quiet, verbose)) as current:
         from unetctl.jobs import benchmark
 
@@ -80,6 +104,7 @@ def accuracy(
             data,
             output=output,
             split=split,
+            predicted=predicted,
             device=device,
             emit=current.console.emit,
             should_stop=current.should_stop,

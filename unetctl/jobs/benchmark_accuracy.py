@@ -1,7 +1,8 @@
 """`unetctl benchmark accuracy`: labelled planes predicted as `predict` does, and scored by the measures of their field.
 
-Three kinds of tasks: cells kept apart by membranes (the scores of the ISBI challenge), one class (overlap of masks),
-several classes (overlap per class). Beside the first two stands what a threshold on the raw image would score.
+Four kinds of tasks: cells kept apart by membranes (the scores of the ISBI challenge), the ink of documents (the scores of
+the DIBCO contests, see `unetctl.jobs.benchmark_documents`), one other class (overlap of masks), several classes (overlap
+per class). Beside all but the last stands what thresholds on the raw image would score.
 """
 
 import csv
@@ -30,7 +31,8 @@ def accuracy(
     data: Path | str,
     *,
     output: Path | None = None,
-    split: str = "test",
+    split: str | None = None,
+    predicted: Path | None = None,
     device: str = "auto",
     emit: Listener = nobody,
     should_stop: Callable[[], bool] = lambda: False,
@@ -43,28 +45,41 @@ def accuracy(
     Args:
         task: see `unetctl.jobs.tasks.resolve_task`.
         data: folder with pictures and labels, see `unetctl.training.pairs.find_pairs`.
-        output: folder for ``accuracy.csv`` (one row per plane and threshold) and ``accuracy.json``; made if missing.
-        split: "train", "val" or "test" by the recipe's split, or "all".
+        output: folder for ``accuracy.csv`` (one row per plane and threshold, or page and method) and ``accuracy.json``;
+            made if missing. Of documents also ``index.html``, a page of pictures.
+        split: "train", "val" or "test" by the recipe's split, or "all". None: "test"; of documents "all" if the split
+            names no test pages here.
+        predicted: of documents, a folder of pages that `predict` has written, scored instead of predicting again.
         device: see `unetctl.runtime.device.pick_device`.
         emit: hears how far it is.
         should_stop: asked between batches and planes.
 
     Returns:
-        A report with "task", "weights_sha256", "data", "split", "planes" (names), "kind" ("membranes", "binary" or
-        "classes") and the scores (see `unetctl.jobs.benchmark_scores`).
+        A report with "task", "weights_sha256", "data", "split", "planes" (names), "kind" ("membranes", "document",
+        "binary" or "classes") and the scores (see `unetctl.jobs.benchmark_scores`, `unetctl.jobs.benchmark_documents`).
 
     Raises:
-        UsageError: if the split is unknown or has no planes.
+        UsageError: if the split is unknown or has no planes, or `predicted` is given for what is no document.
         InputError: if the data cannot be read, or does not fit the task.
         Stopped: if asked to stop.
     """
     resolved = resolve_task(task)
-    table = find_pairs(data)
-    selections = choose(table, resolved.recipe, split)
-    names = [str(s) for s in selections]
-    emit(Note(f"{num_planes(selections)} planes: {', '.join(names[:6])}{' ...' if len(names) > 6 else ''}", "info"))
-    volumes = _predicted(resolved, selections, device, emit, should_stop)
     kind = kind_of(resolved.recipe)
+    if predicted is not None and kind != "document":
+        raise UsageError(f"--predicted with the task {resolved.name}", "a task whose single class is called ink")
+    table = find_pairs(data)
+    selections, split = _chosen(table, resolved.recipe, split, emit)
+    names = [str(s) for s in selections]
+    unit = "pages" if kind == "document" else "planes"
+    emit(Note(f"{num_planes(selections)} {unit}: {', '.join(names[:6])}{' ...' if len(names) > 6 else ''}", "info"))
+    if kind == "document":
+        from unetctl.jobs.benchmark_documents import score_documents
+
+        return score_documents(
+            resolved, selections, table.root, output=output, split=split, predicted=predicted, device=device, emit=emit,
+            should_stop=should_stop,
+        )  # fmt: skip
+    volumes = _predicted(resolved, selections, device, emit, should_stop)
     begun = time.monotonic()
     emit(StageStarted("score", sum(len(v.names) for v in volumes), 0, "plane"))
     threshold = resolved.recipe.output.threshold
@@ -119,10 +134,31 @@ def _whole(table: PairTable) -> tuple[Selection, ...]:
     return tuple(Selection(pair, tuple(range(count_planes(pair)))) for pair in table.pairs)
 
 
+def _chosen(table: PairTable, recipe: Recipe, split: str | None, emit: Listener) -> tuple[tuple[Selection, ...], str]:
+    """The planes, and the name of their split."""
+    if split is not None:
+        return choose(table, recipe, split), split
+    try:
+        return choose(table, recipe, "test"), "test"
+    except UsageError:
+        if kind_of(recipe) != "document":
+            raise
+    # Pages that nobody has heard of are what people want figures for; those of training are their own to know.
+    emit(
+        Note(
+            f"the recipe's split names no test pages in {table.root}: all are scored, whatever trained on them",
+            "warning",
+        )
+    )
+    return choose(table, recipe, "all"), "all"
+
+
 def kind_of(recipe: Recipe) -> str:
-    """How answers of a task are scored: "membranes", "binary" or "classes"."""
+    """How answers of a task are scored: "membranes", "document", "binary" or "classes"."""
     if recipe.output.num_channels > 1:
         return "classes"
+    if tuple(recipe.output.classes) == ("ink",):
+        return "document"
     is_cells = recipe.loss.border or recipe.train.select in ("v_rand", "v_info", "adapted_rand_error", "pixel_error")
     return "membranes" if is_cells else "binary"
 

@@ -13,7 +13,7 @@ from unetctl.errors import Stopped
 from unetctl.geometry.box import Box, Ints
 from unetctl.jobs.predict import Prediction, PredictOptions, run_prediction
 from unetctl.jobs.tasks import ResolvedTask
-from unetctl.networks.unet import UNet
+from unetctl.networks.network import Network
 from unetctl.runtime.device import resolve
 from unetctl.runtime.events import Listener
 from unetctl.runtime.memory import budget
@@ -131,9 +131,9 @@ class LabelledVolume:
 
 
 def predicted_volume(
-    source: SelectedPlanes,
+    source: Source,
     task: ResolvedTask,
-    network: UNet,
+    network: Network,
     output: Path,
     device: str,
     emit: Listener,

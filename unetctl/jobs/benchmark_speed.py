@@ -26,12 +26,12 @@ from unetctl.jobs.benchmark_report import BenchmarkReport
 from unetctl.jobs.predict import Prediction, PredictOptions, compute_blocks, plan_prediction
 from unetctl.jobs.tasks import ResolvedTask, resolve_task
 from unetctl.networks.build import for_inference
-from unetctl.networks.unet import TileFrame, UNet
+from unetctl.networks.network import Network, TileFrame
 from unetctl.runtime.device import PRECISIONS, apply_compute
 from unetctl.runtime.events import Listener, StageEnded, StageProgress, StageStarted, nobody
 from unetctl.runtime.loop import LoopTimes, network_dims, tile_frame
 from unetctl.runtime.memory import format_size
-from unetctl.runtime.numerics import finish
+from unetctl.runtime.numerics import finish, restored
 from unetctl.runtime.report import peak_memory
 from unetctl.runtime.run_folder import RunFolder
 from unetctl.runtime.run_plan import RunPlan
@@ -201,7 +201,7 @@ class _Told:
 
 
 def _measured(
-    prediction: Prediction, network: UNet, num_pairs: int, told: _Told, should_stop: Callable[[], bool]
+    prediction: Prediction, network: Network, num_pairs: int, told: _Told, should_stop: Callable[[], bool]
 ) -> SpeedRun:
     plan, projection = prediction.plan, prediction.planned.projection
     bare = BareNetwork(plan, network, apply_compute(plan.compute, prediction.options.device))
@@ -230,7 +230,7 @@ def _measured(
     )
 
 
-def _predicted(prediction: Prediction, network: UNet, should_stop: Callable[[], bool]) -> LoopTimes:
+def _predicted(prediction: Prediction, network: Network, should_stop: Callable[[], bool]) -> LoopTimes:
     """One run into a store of its own, which is deleted: the very loop of predict, without pyramid and export."""
     folder = RunFolder(prediction.folder.output)
     plan = prediction.plan
@@ -258,7 +258,7 @@ class BareNetwork:
         device: of the plan's kind.
     """
 
-    def __init__(self, plan: RunPlan, network: UNet, device: torch.device) -> None:
+    def __init__(self, plan: RunPlan, network: Network, device: torch.device) -> None:
         self._plan, self.device = plan, device
         self._dtype = PRECISIONS[plan.compute.precision]
         self._network = for_inference(network, device, self._dtype)
@@ -307,8 +307,10 @@ class BareNetwork:
     @torch.inference_mode()
     def _forward(self, batch: Tensor, frame: TileFrame) -> Tensor:
         x = batch.to(torch.float64 if self._dtype == torch.float64 else torch.float32)
-        x = x.sub_(128.0).mul_(1 / 64).to(self._dtype)
+        x = x.sub_(128.0).mul_(1 / 64).to(self._network.input_dtype)
         x = x.to(memory_format=torch.channels_last if x.ndim == 4 else torch.channels_last_3d)
+        if self._plan.keep == "image" and (image := self._network.final(x, frame).image) is not None:
+            return restored(image, x.new_tensor(128.0), x.new_tensor(1 / 64), self._plan.images[0].output.dtype)
         return finish(self._network(x, frame), self._plan.keep, self._activation, self._plan.threshold)
 
     def _wait(self) -> None:
