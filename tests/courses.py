@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from unetctl.networks.build import build_network
+from unetctl.networks.network import Network
 from unetctl.networks.spec import UNetSpec
-from unetctl.networks.unet import UNet
 from unetctl.runtime.events import EpochEnded, Event, StageProgress
 from unetctl.training.fit import Fit, FitOptions, TrainBatch
 from unetctl.training.losses import SegmentationLoss
@@ -30,7 +30,7 @@ class Course:
         self.epochs: list[EpochEnded] = []
         self.kept: list[tuple[dict[str, float], dict[str, torch.Tensor]]] = []
         self.asked: list[int] = []
-        self.scores: Callable[[UNet], Mapping[str, float]] = given.pop("validate", mean_weight)
+        self.scores: Callable[[Network], Mapping[str, float]] = given.pop("validate", mean_weight)
         self.batch: Callable[[int], TrainBatch] = given.pop("batch_of", batch_of)
         self.listen: Callable[[Event], None] = given.pop("listen", lambda event: None)
         loss, identity = given.pop("loss", SegmentationLoss("bce")), given.pop("identity", {"data": "some"})
@@ -62,11 +62,11 @@ class Course:
         self.asked.append(step)
         return self.batch(step)
 
-    def _validate(self, network: UNet) -> Mapping[str, float]:
+    def _validate(self, network: Network) -> Mapping[str, float]:
         assert not network.training
         return self.scores(network)
 
-    def _on_best(self, network: UNet, figures: Mapping[str, float]) -> None:
+    def _on_best(self, network: Network, figures: Mapping[str, float]) -> None:
         self.kept.append((dict(figures), {k: v.clone() for k, v in network.state_dict().items()}))
 
     def _heard(self, event: Event) -> None:
@@ -86,7 +86,7 @@ def batch_of(step: int) -> TrainBatch:
     return TrainBatch(pixels, targets, torch.ones(2, 1, CORE, CORE))
 
 
-def mean_weight(network: UNet) -> Mapping[str, float]:
+def mean_weight(network: Network) -> Mapping[str, float]:
     return {"score": float(sum(p.detach().double().abs().sum() for p in network.parameters()))}
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests.courses import Course, assert_same, batch_of
 from unetctl.errors import ResourceError, Stopped, UsageError, WeightsError
-from unetctl.networks.unet import UNet
+from unetctl.networks.network import Network
 from unetctl.runtime.events import Event
 from unetctl.training.checkpoint import load_checkpoint, save_checkpoint
 from unetctl.training.fit import TrainBatch
@@ -103,7 +103,7 @@ def test_a_kill_between_new_weights_and_the_checkpoint_loses_nothing(tmp_path, u
     assert_same(resumed, whole)
 
 
-def dying(network: UNet, figures: Mapping[str, float]) -> None:
+def dying(network: Network, figures: Mapping[str, float]) -> None:
     raise Killed
 
 
@@ -118,7 +118,7 @@ def test_a_validation_that_is_stopped_is_made_up_for(tmp_path, undisturbed):
     assert_same(resumed, whole)
 
 
-def stopping(network: UNet) -> Mapping[str, float]:
+def stopping(network: Network) -> Mapping[str, float]:
     raise Stopped("asked to")
 
 

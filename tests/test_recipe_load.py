@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from unetctl.errors import UsageError
+from unetctl.networks.spec import UNetSpec
 from unetctl.recipe import (
     Recipe,
     Task,
@@ -67,6 +68,7 @@ def test_a_users_recipe_is_read_and_named_after_its_file(tmp_path: Path) -> None
     assert recipe.task.name == "my-cells"
     assert recipe.network.widths == (8, 16, 32, 64)
     spec = recipe.network_spec
+    assert isinstance(spec, UNetSpec)
     assert (spec.in_channels, spec.out_channels, spec.stride, spec.up) == (3, 4, (8, 8), "bilinear")
     assert recipe.output.resolved_activation == "softmax"
     assert recipe.labels.class_of_value == {0: 0, 85: 1, 170: 2, 255: 3}

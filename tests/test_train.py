@@ -12,10 +12,8 @@ import torch
 import unetctl
 from tests.training_data import GREY, MINE, SIZE, coloured, grey, pages, run, save, tensors
 from unetctl.errors import UsageError, WeightsError
-from unetctl.jobs.train_task import recipe_for, task_for
 from unetctl.networks.weights import read_header
-from unetctl.runtime.events import EpochEnded, Event, Note
-from unetctl.sources.open import open_source
+from unetctl.runtime.events import EpochEnded, Event
 
 
 @pytest.fixture
@@ -52,7 +50,9 @@ def test_a_recipe_of_ones_own_trains_and_predicts(here):
 
 def test_all_mistakes_of_a_recipe_are_told_at_once(here):
     text = MINE.replace("channels = 3", "chanels = 3").replace("depth = 3", 'depth = "three"\nconvolution = "vaild"')
-    (here / "mine.toml").write_text(text.replace("lr = 0.01", "lr = -1\nlearning_rate = 2").replace("[augment]", "[augmant]"))
+    (here / "mine.toml").write_text(
+        text.replace("lr = 0.01", "lr = -1\nlearning_rate = 2").replace("[augment]", "[augmant]")
+    )
     told = run("train", "--data", pages(here / "data", 2, coloured), "--task", "./mine.toml", "-o", "run")
     assert (told.exit_code, told.stdout) == (2, "")
     assert "mine.toml has 6 mistakes" in told.stderr
@@ -72,6 +72,7 @@ def test_what_a_run_leaves(here):
     folder = here / "run"
     assert {p.name for p in folder.iterdir()} == {
         "weights.safetensors", "checkpoints", "board", "recipe.toml", "report.html", "report.json", "split.json", "run.lock",
+        "log.jsonl",
     }  # fmt: skip
     assert [p.name for p in (folder / "checkpoints").iterdir()] == ["last.pt"]
     assert {p.parent.name for p in (folder / "board").rglob("events*")} == {"steps", "epochs", "recipe"}
@@ -94,9 +95,10 @@ def test_what_a_run_leaves(here):
     again = unetctl.train(data, task=folder / "recipe.toml", output="again", exclude=("p3",))
     assert again.figures == report.figures
     assert all(torch.equal(v, tensors(folder)[k]) for k, v in tensors(here / "again").items())
-    assert unetctl.load_recipe(str(here / "again" / "recipe.toml")).to_dict() == unetctl.load_recipe(
-        str(folder / "recipe.toml")
-    ).to_dict()
+    assert (
+        unetctl.load_recipe(str(here / "again" / "recipe.toml")).to_dict()
+        == unetctl.load_recipe(str(folder / "recipe.toml")).to_dict()
+    )
     content = (folder / "weights.safetensors").read_bytes()
     same = unetctl.train(data, output="run", exclude=("p3",))  # nothing left to do, by the recipe of the run
     assert (same.status, same.figures) == ("done", report.figures)
@@ -110,28 +112,6 @@ def _lowest(pictures: Any) -> float:
 
 def _highest(pictures: Any) -> float:
     return float(max(p.max() for p in pictures))
-
-
-def test_excluded_and_unlabelled_pictures_are_never_opened(here, monkeypatch):
-    data = pages(here / "data", 6, suffix=".tif")
-    (data / "labels" / "p5.tif").unlink()
-    save(data / "labels" / "p2.tif", np.zeros(SIZE, np.uint8))
-    opened: list[str] = []
-
-    def recorded(path: str) -> Any:
-        opened.append(Path(path).stem)
-        return open_source(path)
-
-    monkeypatch.setattr("unetctl.training.load.open_source", recorded)
-    notes: list[str] = []
-    unetctl.train(
-        data, task="grey.toml", output="run", exclude=["p1", "p[34]"], epochs=1,
-        emit=lambda event: notes.append(event.text) if isinstance(event, Note) else None,
-    )  # fmt: skip
-    assert set(opened) == {"p0", "p2"}
-    assert "excluded: 3 pictures (p1, p3, p4)" in notes
-    assert "without labels, left out: 1 (images/p5.tif)" in notes
-    assert "1 of 2 planes hold background only" in notes
 
 
 def stack(folder: Path) -> None:
@@ -268,16 +248,3 @@ def test_weights_to_start_from(here):
         unetctl.train(data, task="grey.toml", init_from="first", output="third", overrides=("network.depth=2",))
     with pytest.raises(UsageError, match=r"another start;"):
         unetctl.train(data, task="grey.toml", init_from="second", output="first", epochs=1)
-
-
-def test_the_task_that_is_meant(here):
-    notes: list[Event] = []
-    for name in ("em", "isbi-em_2012", "EM"):
-        assert task_for(here / name, emit=notes.append) == "em"
-    for name in ("problems", "cement", "member2"):
-        with pytest.raises(UsageError, match="names none"):
-            task_for(here / name)
-    assert len(notes) == 3
-    (here / "em").mkdir()  # data of that name beside it
-    assert recipe_for("em").to_dict() == unetctl.load_recipe("em").to_dict()
-    assert recipe_for("em", ["train.lr=0.5"]).train.lr == 0.5

@@ -56,7 +56,12 @@ def write(path: Path, pixels: Pixels, **options: Any) -> None:
 
 
 def load(
-    folder: Path, image: Pixels, labels: Pixels, known: Recipe, suffix: str = ".npy", planes: tuple[int, ...] = (0,),
+    folder: Path,
+    image: Pixels,
+    labels: Pixels,
+    known: Recipe,
+    suffix: str = ".npy",
+    planes: tuple[int, ...] = (0,),
     **options: Any,
 ) -> LoadedPair:
     write(folder / f"a-volume{suffix}", image, **options)
@@ -110,7 +115,11 @@ def test_truth_values_and_grey_pictures_with_alpha_are_labels(tmp_path):
 @pytest.mark.parametrize(
     ("labels", "known", "words"),
     [
-        (np.arange(99).reshape(SIZE), {"values": [0, 5]}, r"hold the values 1, 2, 3, 4, 6, 7, 8, 9, 10, 11 \.\.\.; .*: 0, 5;"),
+        (
+            np.arange(99).reshape(SIZE),
+            {"values": [0, 5]},
+            r"hold the values 1, 2, 3, 4, 6, 7, 8, 9, 10, 11 \.\.\.; .*: 0, 5;",
+        ),
         (np.arange(99).reshape(SIZE) % 3, {"values": [0, 1]}, r"hold the values 2; expected those of labels\.values"),
         (np.arange(99).reshape(SIZE) % 4, {"kind": "classes"}, r"hold class 3; expected 0 to 2; .*output\.classes"),
         (-(np.arange(99).reshape(SIZE) % 2), {"kind": "classes"}, r"hold class -1; expected 0 to 2"),
@@ -177,7 +186,7 @@ def holed(array: Pixels) -> Pixels:
     return array
 
 
-@pytest.mark.parametrize("method", ["mean_std", "percentile", "range", "none"])
+@pytest.mark.parametrize("method", ["mean_std", "two_levels", "percentile", "range", "none"])
 @pytest.mark.parametrize(
     ("shape", "axes", "channels", "change"),
     [
@@ -198,7 +207,9 @@ def test_grey_values_are_scaled_as_at_prediction(tmp_path, method, shape, axes, 
     num = int(np.prod([n for n, a in zip(shape, axes, strict=True) if a in "TZ"], dtype=int))
     write(tmp_path / "a-volume.tif", pixels, metadata={"axes": axes}, ome=True)
     labels = pixels[..., 0, :, :] if "C" in axes else pixels
-    write(tmp_path / "a-labels.tif", np.zeros_like(labels, np.uint8), metadata={"axes": axes.replace("C", "")}, ome=True)
+    write(
+        tmp_path / "a-labels.tif", np.zeros_like(labels, np.uint8), metadata={"axes": axes.replace("C", "")}, ome=True
+    )
     (pair,) = find_pairs(tmp_path).pairs
     found = load_selection(Selection(pair, tuple(range(num))), known)
     expected = predicted_pixels(tmp_path / "a-volume.tif", known)
@@ -263,7 +274,9 @@ def test_loss_weights_are_class_balance_and_border_map(em_labels, border, balanc
         np.testing.assert_allclose(found.weights[0], expected, rtol=1e-5)
         assert found.pixels is plane.pixels
     if balance and not border:
-        assert np.mean([w for f in weighted if f.weights is not None for w in f.weights[f.weights > 0]]) == pytest.approx(1)
+        assert np.mean(
+            [w for f in weighted if f.weights is not None for w in f.weights[f.weights > 0]]
+        ) == pytest.approx(1)
 
 
 KINDS: dict[str, dict[str, dict[str, Any]]] = {
@@ -296,7 +309,9 @@ def validated(
 def test_validation_sees_what_predict_writes(validated):
     folder, _, planes, found = validated
     output = folder / "logits.ome.tif"
-    unetctl.predict(folder / "a-volume.tif", folder / "w.safetensors", output=output, keep="logits", precision="fp32", core=48)
+    unetctl.predict(
+        folder / "a-volume.tif", folder / "w.safetensors", output=output, keep="logits", precision="fp32", core=48
+    )
     with tifffile.TiffFile(output) as file:
         logits, axes = file.asarray(), file.series[0].axes
     logits = np.moveaxis(logits, axes.index("C"), 0) if "C" in axes else logits[None]
@@ -337,7 +352,7 @@ def test_a_network_that_has_diverged_has_no_figures_and_a_stop_is_heeded(validat
     loss = SegmentationLoss("bce" if network.spec.out_channels == 1 else "cross_entropy")
     with pytest.raises(Stopped):
         validate(network, planes, known, loss, CPU, torch.device("cpu"), lambda: True)
-    torch.nn.init.constant_(network.head.weight, float("nan"))
+    torch.nn.init.constant_(network.get_parameter("head.weight"), float("nan"))
     spoilt = validate(network, planes, known, loss, CPU, torch.device("cpu")).figures
     assert spoilt.keys() == found.figures.keys()
     assert all(np.isnan(value) for name, value in spoilt.items() if name != "threshold")

@@ -297,10 +297,10 @@ def test_grey_options_do_what_they_are_named_for():
 def test_blur_equals_scipy():
     pixels = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 1, 40, 33)).astype(np.float32))
     sigma_px = 1.7 * np.random.default_rng(0).uniform()
-    from unetctl.training.greys import _blur
+    from unetctl.training.greys import blur
 
     blurred = pixels[0].clone()
-    _blur(blurred, sigma_px)
+    blur(blurred, sigma_px)
     radius = int(np.ceil(3 * sigma_px))
     expected = ndimage.gaussian_filter(pixels[0, 0].numpy(), sigma_px, mode="mirror", radius=radius)
     assert np.allclose(blurred[0].numpy(), expected, atol=1e-5)

@@ -1,7 +1,7 @@
 """`unetctl train`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -28,7 +28,7 @@ TrainTask = Annotated[
         metavar="TASK",
         rich_help_panel=_DATA,
         help="A shipped task, a recipe file, or weights whose recipe is taken; absent: the shipped task that the "
-        "folder's name holds.",
+        "folder's name holds, or that is made for such data.",
     ),
 ]
 RunFolder = Annotated[
@@ -58,6 +58,13 @@ Val = Annotated[
 Exclude = Annotated[
     list[str] | None,
     typer.Option(metavar="ENTRY", help="Leave these out, written as for --val; repeatable.", rich_help_panel=_DATA),
+]
+OnError = Annotated[
+    Literal["abort", "skip"],
+    typer.Option(
+        help="When pairs cannot be read or have unequal sizes: list them and end, or train without them.",
+        rich_help_panel=_DATA,
+    ),
 ]
 Epochs = Annotated[int | None, typer.Option(min=1, metavar="N", help="How many.", rich_help_panel=_LEARN)]
 Lr = Annotated[float | None, typer.Option(min=0, metavar="RATE", help="Learning rate.", rich_help_panel=_LEARN)]
@@ -90,6 +97,7 @@ def train(
     from_: From = None,
     val: Val = None,
     exclude: Exclude = None,
+    on_error: OnError = "abort",
     set_: o.Set = None,
     epochs: Epochs = None,
     lr: Lr = None,
@@ -122,6 +130,7 @@ def train(
             init_from=from_,
             val=tuple(val or ()),
             exclude=tuple(exclude or ()),
+            on_error=on_error,
             overrides=tuple(set_ or ()),
             epochs=epochs,
             lr=lr,

@@ -3,21 +3,21 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from unetctl.errors import InputError, Stopped, UsageError, WeightsError
+from unetctl.errors import InputError, UsageError, WeightsError
 from unetctl.jobs.tasks import RUN_WEIGHTS, find_weights
+from unetctl.jobs.train_data import DataWishes, gather
 from unetctl.jobs.train_folder import clear, refuse_foreign, sweep, write_text, writing_explained
 from unetctl.jobs.train_samples import samples_of
 from unetctl.jobs.train_task import recipe_for, task_for
 from unetctl.networks.build import build_network
-from unetctl.networks.unet import UNet
+from unetctl.networks.network import Network
 from unetctl.networks.weights import WeightsHeader, load_weights, save_weights
 from unetctl.recipe.load import recipe_from_dict
 from unetctl.recipe.schema import Recipe
@@ -25,15 +25,13 @@ from unetctl.reports.training_page import Sample, write_training_page
 from unetctl.runtime.device import PRECISIONS, Compute, apply_compute, resolve
 from unetctl.runtime.events import EpochEnded, Event, Listener, Note, StageProgress, nobody
 from unetctl.runtime.locks import RunLock
+from unetctl.runtime.logbook import logged
 from unetctl.training.augment import AugmentOptions, augment, margin_for
 from unetctl.training.board import Board
 from unetctl.training.crops import PlaneSet
 from unetctl.training.fit import Fit, FitOptions, TrainBatch
-from unetctl.training.load import LoadedPair, count_planes, load_selection, with_loss_weights
-from unetctl.training.losses import LossKind, SegmentationLoss
-from unetctl.training.pairs import find_pairs
-from unetctl.training.splits import Selection, Split, SplitRules, make_split
-from unetctl.training.validation import Validated, validate
+from unetctl.training.losses import loss_of
+from unetctl.training.validation import Validated, as_stored, validate
 
 #: Steps between TensorBoard scalars.
 _BOARD_EVERY = 10
@@ -46,10 +44,12 @@ class TrainOptions:
     Attributes:
         data: folder of pictures and labels.
         task: shipped recipe, recipe file, weights or run folder (their recipe); None: the one of a run that was begun
-            in `output`, else the shipped recipe whose name is a word of the folder's name.
+            in `output`, else the shipped recipe whose name is a word of the folder's name if the data fit it, else the
+            one that is made for such data.
         output: run folder; None: ``<data>-<task>`` in the working directory.
         init_from: weights to start from (fine-tuning).
         val, exclude: entries as in `unetctl.training.splits`.
+        on_error: "skip" leaves out pairs that cannot be read or whose sizes differ, "abort" refuses to begin.
         overrides: ``section.key=value``.
         epochs, lr, batch, crop, seed, save_every, max_time_s, precision: short for the [train] settings.
         device: see `unetctl.runtime.device`.
@@ -62,6 +62,7 @@ class TrainOptions:
     init_from: str | None = None
     val: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    on_error: str = "abort"
     overrides: tuple[str, ...] = ()
     epochs: int | None = None
     lr: float | None = None
@@ -104,7 +105,8 @@ class TrainReport:
         told = ", ".join(f"{k} {v:.4f}" for k, v in self.figures.items())
         lines = [f"{self.folder}: {self.status} after {self.epoch} of {self.num_epochs} epochs, {self.elapsed_s:.0f} s"]
         if told:
-            lines.append(f"best weights of epoch {self.best_epoch}: {told}")
+            which = f"of epoch {self.best_epoch}" if self.best_epoch else "are those that it started from"
+            lines.append(f"best weights {which}: {told}")
             lines.append(f"use them: unetctl predict INPUT --task {self.folder}")
         return lines
 
@@ -125,7 +127,8 @@ def train(
     recipe = _recipe_of(options, emit)
     if recipe.network.dims != 2:
         raise UsageError(
-            f"{recipe.task.name} asks for a network of {recipe.network.dims} dimensions", "network.dims = 2",
+            f"{recipe.task.name} asks for a network of {recipe.network.dims} dimensions",
+            "network.dims = 2",
             "input.context_slices lets a 2-D network see neighbouring planes",
         )
     folder = options.output or Path(f"{options.data.resolve().name}-{recipe.task.name}")
@@ -142,6 +145,7 @@ def train(
             sweep(folder)
             if options.fresh:
                 clear(folder)
+            run.emit = logged(folder / "log.jsonl", emit)
             return run.run(begun)
 
 
@@ -154,7 +158,7 @@ def _recipe_of(options: TrainOptions, emit: Listener) -> Recipe:
     }  # fmt: skip
     overrides = [f"train.{key}={value}" for key, value in short.items() if value is not None]
     begun = None if options.fresh else options.output
-    task = options.task or task_for(options.data, begun, emit)
+    task = options.task or task_for(options.data, begun, emit, options.exclude)
     return recipe_for(task, (*overrides, *options.overrides))
 
 
@@ -170,56 +174,37 @@ class _TrainingRun:
         self.compute: Compute = compute
         apply_compute(compute, options.device)
         torch.get_num_threads()  # fixes this thread's number now: else it would take over what `_batch` sets for its own
-        self.split = self._find_data()
-        train_pairs, val_pairs = self._load(self.split.train), self._load(self.split.val)
-        lows, highs = zip(*(p.value_range for p in train_pairs), strict=True)
-        self.value_range = (min(lows), max(highs))
-        self.spacing_um = train_pairs[0].spacing_um
-        planes = with_loss_weights([p for pair in (*train_pairs, *val_pairs) for p in pair.planes], recipe)
-        num_train = sum(len(p.planes) for p in train_pairs)
-        self.train_planes, self.val_planes = planes[:num_train], planes[num_train:]
-        num_empty = sum(not p.target.any() for p in planes)
-        if num_empty:
-            emit(Note(f"{num_empty} of {len(planes)} planes hold background only", "info"))
+        wishes = DataWishes(options.data, options.val, options.exclude, options.on_error == "skip")
+        self.data = gather(wishes, recipe, emit, should_stop)
+        self.split, self.train_planes, self.val_planes = self.data.split, self.data.train, self.data.val
+        self.value_range, self.spacing_um = self.data.value_range, self.data.spacing_um
         self.augment = AugmentOptions(**recipe.augment.model_dump())
         spec = recipe.network_spec
         crop = (recipe.train.crop[0], recipe.train.crop[1])
-        halo = (spec.halo[0], spec.halo[1]) if spec.border == "mirror" else (0, 0)
+        sees_beyond = spec.border == "mirror" and (spec.convolution == "valid" or self.recipe.train.context)
+        halo = (spec.halo[0], spec.halo[1]) if sees_beyond else (0, 0)
         tile = (crop[0] + 2 * halo[0], crop[1] + 2 * halo[1])
-        self.crops = PlaneSet(self.train_planes, crop, halo, margin_for(self.augment, tile))
-        kind: LossKind = "bce" if recipe.output.num_channels == 1 else "cross_entropy"
-        self.loss = SegmentationLoss(kind, dice=recipe.loss.dice)
+        self.crops = PlaneSet(self.train_planes, crop, halo, margin_for(self.augment, tile), focus=recipe.train.focus)
+        self.loss = loss_of(recipe)
         self.last: Validated | None = None
         self.best: Validated | None = None
         self.figures: dict[str, float] = {}
-
-    def _find_data(self) -> Split:
-        table = find_pairs(self.options.data)
-        for line in table.describe():
-            self.emit(Note(line, "info"))
-        s = self.recipe.split
-        rules = SplitRules(s.train, s.val, s.test, val_share=s.val_share)
-        rules = rules.overridden(self.options.val, self.options.exclude)
-        split = make_split(table, rules, count_planes, stack=self.recipe.input.stack)
-        for line in split.describe():
-            self.emit(Note(line, "info"))
-        return split
-
-    def _load(self, selections: Sequence[Selection]) -> list[LoadedPair]:
-        loaded = []
-        for selection in selections:
-            if self.should_stop():
-                raise Stopped("stopped while the pictures were read", "", "run the same command again")
-            loaded.append(load_selection(selection, self.recipe))
-        return loaded
 
     def run(self, begun: float) -> TrainReport:
         """Fits, reports."""
         recipe, folder = self.recipe, self.folder
         network = self._initial_network()
         fit = Fit(
-            network, self._fit_options(begun), self.loss, self._batch, self._validate, self._keep_best, folder,
-            self._identity(), self.device, self._listen,
+            network,
+            self._fit_options(begun),
+            self.loss,
+            self._batch,
+            self._validate,
+            self._keep_best,
+            folder,
+            self._identity(),
+            self.device,
+            self._listen,
         )
         resumed = fit.resume()
         write_text(folder / "recipe.toml", recipe.to_toml(comments=True))
@@ -238,13 +223,18 @@ class _TrainingRun:
         state = fit.state
         self._finish_page(complete and len(state.history) > num_before)
         report = TrainReport(
-            str(folder), "done" if complete else "stopped", state.step // fit.options.steps_per_epoch,
-            fit.options.num_epochs, state.best_epoch, _best_figures(fit), time.monotonic() - begun,
+            str(folder),
+            "done" if complete else "stopped",
+            state.step // fit.options.steps_per_epoch,
+            fit.options.num_epochs,
+            state.best_epoch,
+            _best_figures(fit),
+            time.monotonic() - begun,
         )
         write_text(folder / "report.json", json.dumps(report.to_dict(), indent=1) + "\n")
         return report
 
-    def _initial_network(self) -> UNet:
+    def _initial_network(self) -> Network:
         spec = self.recipe.network_spec
         if self.options.init_from is None:
             if self.recipe.train.freeze_norm:
@@ -256,7 +246,8 @@ class _TrainingRun:
         network, header = load_weights(find_weights(self.options.init_from))
         if network.spec != spec:
             raise WeightsError(
-                f"--from {self.options.init_from} is another network ({header.name})", "the network of the recipe",
+                f"--from {self.options.init_from} is another network ({header.name})",
+                "the network of the recipe",
                 "use its own recipe with --task",
             )
         return network.train()
@@ -267,7 +258,7 @@ class _TrainingRun:
         return FitOptions(
             t.epochs, t.steps_per_epoch, t.optimiser, t.lr, t.momentum, t.weight_decay, t.schedule, t.warmup_steps,
             t.grad_clip, t.ema, t.freeze_norm, PRECISIONS[self.compute.precision], t.seed, t.val_every, _figure(t.select),
-            t.select_lowest, left_s, t.save_every,
+            t.select_lowest, left_s, t.save_every, judge_start=self.options.init_from is not None,
         )  # fmt: skip
 
     def _identity(self) -> dict[str, Any]:
@@ -276,15 +267,10 @@ class _TrainingRun:
         values.pop("task")
         for key in ("max_time_s", "save_every", "val_every", "precision"):
             values["train"].pop(key, None)
-        data = hashlib.sha256()
-        for plane in (*self.train_planes, *self.val_planes):
-            data.update(plane.name.encode())
-            data.update(np.ascontiguousarray(plane.pixels[:, ::7, ::7]).tobytes())
-            data.update(np.ascontiguousarray(plane.target[:, ::7, ::7]).tobytes())
         start = self.options.init_from
         origin = hashlib.sha256(find_weights(start).read_bytes()).hexdigest() if start else ""
         return {
-            "recipe": json.dumps(values, sort_keys=True), "data": data.hexdigest(), "start": origin,
+            "recipe": json.dumps(values, sort_keys=True), "data": self.data.digest(), "start": origin,
             "precision": self.compute.precision,
         }  # fmt: skip
 
@@ -300,16 +286,17 @@ class _TrainingRun:
             weights = torch.ones(targets.shape[0], 1, *targets.shape[2:])
         return TrainBatch(pixels, targets, weights)
 
-    def _validate(self, network: UNet) -> Mapping[str, float]:
+    def _validate(self, network: Network) -> Mapping[str, float]:
         planes = self.val_planes or self.train_planes[:1]
+        network = as_stored(network)
         self.last = validate(network, planes, self.recipe, self.loss, self.compute, self.device, self.should_stop)
         return {_figure(name): value for name, value in self.last.figures.items()}
 
-    def _keep_best(self, network: UNet, figures: Mapping[str, float]) -> None:
+    def _keep_best(self, network: Network, figures: Mapping[str, float]) -> None:
         self.figures, self.best = dict(figures), self.last
         save_weights(self.folder / RUN_WEIGHTS, network, self._header(network, figures))
 
-    def _header(self, network: UNet, figures: Mapping[str, float]) -> WeightsHeader:
+    def _header(self, network: Network, figures: Mapping[str, float]) -> WeightsHeader:
         recipe, found = self.recipe, []
         if "threshold" in figures:
             found.append(f"output.threshold={figures['threshold']}")
@@ -318,20 +305,29 @@ class _TrainingRun:
             found.append(f"input.spacing_um={','.join(map(str, sizes))}")  # predict compares with it
         recipe = recipe_from_dict(recipe.to_dict(), "recipe", found)
         training = {
-            "data": self.options.data.resolve().name, "split": self.split.as_dict(),
+            "data": self.options.data.resolve().name,
+            "split": self.split.as_dict(),
             "num_planes": len(self.train_planes),
-            "steps": self.fit.state.step, "epoch": self.fit.state.step // self.fit.options.steps_per_epoch,
+            "steps": self.fit.state.step,
+            "epoch": self.fit.state.step // self.fit.options.steps_per_epoch,
         }
         return WeightsHeader(
-            recipe.task.name, network.spec.to_dict(), recipe.to_dict(), recipe.input.spacing_um or self.spacing_um,
-            recipe.input.polarity, self.value_range, training, {"validation": dict(figures)},
+            recipe.task.name,
+            network.spec.to_dict(),
+            recipe.to_dict(),
+            recipe.input.spacing_um or self.spacing_um,
+            recipe.input.polarity,
+            self.value_range,
+            training,
+            {"validation": dict(figures)},
         )
 
     def _listen(self, event: Event) -> None:
         if isinstance(event, StageProgress) and event.done % _BOARD_EVERY == 0:
             self.board.step(event.done, dict(event.figures))
         if isinstance(event, EpochEnded):
-            self.board.epoch(event.epoch, {"loss": event.loss, **event.metrics})
+            loss = {} if event.loss is None else {"loss": event.loss}
+            self.board.epoch(event.epoch, {**loss, **event.metrics})
             if event.is_best:
                 self.board.pictures(event.epoch, self._samples())
                 self._write_page()
@@ -372,5 +368,7 @@ def _figure(name: str) -> str:
 
 
 def _best_figures(fit: Fit) -> dict[str, float]:
+    if fit.state.best is None:
+        return {}
     best = next((h for h in fit.state.history if int(h["epoch"]) == fit.state.best_epoch), {})
     return {name: value for name, value in best.items() if name != "epoch"}

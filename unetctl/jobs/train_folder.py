@@ -1,12 +1,13 @@
 """The folder of a training run.
 
-    run/
-        recipe.toml           as resolved; the mark of a training run, usable as --task
-        split.json            which planes train, validate, test
-        checkpoints/last.pt   to go on from
-        weights.safetensors   the best so far, for predict
-        board/                TensorBoard events
-        report.html  report.json
+run/
+    recipe.toml           as resolved; the mark of a training run, usable as --task
+    split.json            which planes train, validate, test
+    checkpoints/last.pt   to go on from
+    weights.safetensors   the best so far, for predict
+    board/                TensorBoard events
+    report.html  report.json
+    log.jsonl             what happened and when
 """
 
 import shutil

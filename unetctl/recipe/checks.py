@@ -122,6 +122,25 @@ def _kernel(r: "Recipe") -> Iterator[Problem]:
         yield Problem("network.kernel", str(size), "an odd number of pixels", f"use {size - 1} or {size + 1}")
 
 
+def _blocks(r: "Recipe") -> Iterator[Problem]:
+    kind, blocks = r.network.kind, r.network.blocks
+    if kind == "unet" and blocks is not None:
+        yield Problem(
+            "network.blocks", f'{blocks} with kind = "{kind}"', 'kind = "stacked"', "leave blocks out otherwise"
+        )
+
+
+def _stacked_context(r: "Recipe") -> Iterator[Problem]:
+    n = r.input.context_slices
+    if r.network.kind == "stacked" and n > 1:
+        yield Problem(
+            "input.context_slices",
+            f'{n} together with kind = "stacked" of [network]',
+            "1",
+            "its blocks hand on the image itself, not its neighbours",
+        )
+
+
 def _padding(r: "Recipe") -> Iterator[Problem]:
     if r.network.convolution == "valid" and r.network.padding != "zero":
         yield Problem(
@@ -148,7 +167,7 @@ def _possible(r: "Recipe") -> Iterator[Problem]:
         yield from _refused(lambda: r.network_spec)
 
 
-def _refused(make: Callable[[], UNetSpec]) -> Iterator[Problem]:
+def _refused(make: Callable[[], object]) -> Iterator[Problem]:
     try:
         make()
     except ValueError as error:  # the spec states its own rules
@@ -167,7 +186,11 @@ def _activation(r: "Recipe") -> Iterator[Problem]:
 
 def _keep(r: "Recipe") -> Iterator[Problem]:
     keep, activation, num = r.output.keep, r.output.resolved_activation, r.output.num_channels
-    if activation == "none" and keep != "logits":
+    if keep == "image":
+        if not r.network.answers_image:
+            seen = f'"image" with kind = "{r.network.kind}" of [network]'
+            yield Problem("output.keep", seen, 'a network that answers an image (kind = "stacked")')
+    elif activation == "none" and keep != "logits":
         yield Problem(
             "output.keep",
             f'"{keep}" with activation = "none"',
@@ -195,6 +218,26 @@ def _label_values(r: "Recipe") -> Iterator[Problem]:
         yield Problem("labels.ignore", f"{ignore}, which is one of values", "a pixel value of no class")
 
 
+def _label_foreground(r: "Recipe") -> Iterator[Problem]:
+    labels = r.labels
+    if labels.foreground == "values":
+        return
+    if labels.kind != "binary" or labels.values or labels.ignore is not None:
+        yield Problem(
+            "labels.foreground",
+            f'"{labels.foreground}" together with {_used_with(r)}',
+            'kind = "binary" with neither values nor ignore',
+            'foreground = "values" takes the pixel values as they are',
+        )
+
+
+def _used_with(r: "Recipe") -> str:
+    if r.labels.kind != "binary":
+        return f'kind = "{r.labels.kind}"'
+    name = "values" if r.labels.values else "ignore"
+    return f"{name} = {toml_value(getattr(r.labels, name))}"
+
+
 def _label_kind(r: "Recipe") -> Iterator[Problem]:
     kind, num, num_values = r.labels.kind, r.output.num_channels, len(r.labels.values)
     if kind == "classes" and num < 2:
@@ -219,6 +262,24 @@ def _label_kind(r: "Recipe") -> Iterator[Problem]:
             toml_value(r.labels.values),
             f"{num} values, one for each of {toml_value(r.output.classes)}",
         )
+
+
+def _loss_kind(r: "Recipe") -> Iterator[Problem]:
+    kind, num = r.loss.kind, r.output.num_channels
+    if kind == "degradation" and not r.network.answers_image:
+        seen = f'"degradation" with kind = "{r.network.kind}" of [network]'
+        yield Problem("loss.kind", seen, 'a network that answers an image (kind = "stacked")')
+    elif kind == "degradation" and num > 1:
+        yield Problem("loss.kind", f'"degradation" with {num} classes', "a single class, the ink")
+
+
+def _loss_levels(r: "Recipe") -> Iterator[Problem]:
+    loss = r.loss
+    for key in ("image_weight", "ink_level", "paper_level"):
+        value = getattr(loss, key)
+        if value is not None and loss.kind != "degradation":
+            expected = 'kind = "degradation"'
+            yield Problem(f"loss.{key}", f'{value} with kind = "{loss.kind}"', expected, f"leave {key} out otherwise")
 
 
 def _crop(r: "Recipe") -> Iterator[Problem]:
@@ -272,6 +333,8 @@ CHECKS: tuple[Check, ...] = (
     _value_range_used,
     _widths,
     _kernel,
+    _blocks,
+    _stacked_context,
     _padding,
     _border,
     _up,
@@ -280,8 +343,11 @@ CHECKS: tuple[Check, ...] = (
     _keep,
     _class_names,
     _label_values,
+    _label_foreground,
     _label_kind,
     *SPLIT_CHECKS,
+    _loss_kind,
+    _loss_levels,
     _crop,
     _select,
     _augment_scale,

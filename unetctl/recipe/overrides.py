@@ -11,6 +11,9 @@ from unetctl.recipe.problems import Problem, nearest
 from unetctl.recipe.validate import SECTIONS, where_else
 from unetctl.recipe.words import is_text, list_item
 
+#: Settings that go without their section.
+SHORT = {"blocks": "network.blocks"}
+
 
 def with_overrides(
     data: Mapping[str, Any], overrides: Sequence[str]
@@ -18,7 +21,8 @@ def with_overrides(
     """A copy of `data` with the overrides put in; the last one of a key wins.
 
     ``section.key=`` without a value takes a setting out, so that its default holds. A setting that is text
-    takes its value as it stands; a list needs no brackets: ``split.val=22:24``, ``train.crop=256,256``.
+    takes its value as it stands; a list needs no brackets: ``split.val=22:24``, ``train.crop=256,256``. The settings of
+    `SHORT` need no section: ``blocks=1``.
 
     Returns:
         The values; ``section.key`` of all that was overridden; the problems of overrides that are left out.
@@ -28,6 +32,7 @@ def with_overrides(
     problems: list[Problem] = []
     for text in overrides:
         path, equals, raw = text.partition("=")
+        path = SHORT.get(path.strip(), path)
         section, dot, key = (part.strip() for part in path.partition("."))
         problem = _misnamed(text, section, key) if equals and dot else _misformed(text, path.strip(), bool(equals))
         if problem is not None:

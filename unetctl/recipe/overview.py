@@ -42,16 +42,14 @@ def _output(recipe: Recipe) -> str:
         "mask": f"mask (probability from {out.threshold:g}) of",
         "classes": "number of the class,",
         "logits": "logits of",
+        "image": "the image, cleaned, around",
     }[out.keep]
     return f"{what} {', '.join(out.classes) or 'the foreground'}"
 
 
 def _network(recipe: Recipe) -> str:
-    net, spec = recipe.network, recipe.network_spec
-    line = (
-        f"{net.dims}-D U-Net, features {'-'.join(map(str, net.widths))}, {net.convolution} convolutions, "
-        f"stride {spec.stride[-1]}, halo {spec.halo[-1]} px"
-    )
+    spec = recipe.network_spec
+    line = f"{spec.dims}-D {spec.title}, {spec.summary}, stride {spec.stride[-1]}, halo {spec.halo[-1]} px"
     return line if spec.is_exact else f"{line}, not exact: {spec.inexact_because}"
 
 

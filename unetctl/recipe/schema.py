@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from unetctl.networks.spec import UNetSpec
+from unetctl.networks.spec import NetworkSpec, StackedSpec, UNetSpec
 from unetctl.recipe import checks
 from unetctl.recipe.dump import dump_toml
 from unetctl.recipe.problems import as_error
@@ -34,6 +34,8 @@ __all__ = [
 
 #: Widths of the network when the recipe names neither form: 16, 32, 64, 128, 256.
 DEFAULT_BASE_WIDTH, DEFAULT_DEPTH = 16, 4
+#: U-Nets of kind "stacked" when the recipe does not say.
+DEFAULT_BLOCKS = 2
 
 
 class Task(Section):
@@ -72,9 +74,17 @@ class Input(Section):
 class Normalise(Section):
     """How grey values are brought to one scale; statistics come from the whole volume or page."""
 
-    method: Literal["mean_std", "percentile", "range", "none"] = Field(
+    method: Literal["mean_std", "two_levels", "percentile", "range", "none"] = Field(
         default="mean_std",
-        description="mean to 0 and deviation to 1; two percentiles or a fixed range to 0 and 1; not at all",
+        description="mean to 0 and deviation to 1; ink to -1 and paper to 1 (the two sides of Otsu's threshold); two "
+        "percentiles or a fixed range to 0 and 1; not at all",
+    )
+    least_contrast: float = Field(
+        default=0.125,
+        gt=0,
+        le=1,
+        description="of method two_levels: ink and paper count as at least so far apart, as a share of what the pixel "
+        "type can hold; a blank page has no ink",
     )
     low: float = Field(default=1.0, ge=0, le=100, description="percentile that becomes 0, percent")
     high: float = Field(default=99.0, ge=0, le=100, description="percentile that becomes 1, percent")
@@ -92,7 +102,17 @@ class Normalise(Section):
 class Network(Section):
     """The network's shape; its stride, margin and halo follow from it."""
 
-    kind: Literal["unet"] = Field(default="unet", description="family of networks")
+    kind: Literal["unet", "stacked"] = Field(
+        default="unet",
+        description="unet: one U-Net; stacked: several small ones in a row, each taking away what separates the image from a "
+        "clean one",
+    )
+    blocks: int | None = Field(
+        default=None,
+        ge=1,
+        le=16,
+        description="U-Nets of kind stacked; predict may run fewer than were trained; absent: 2",
+    )
     channels: Annotated[tuple[Width, ...], AS_LIST] | None = Field(
         default=None,
         min_length=2,
@@ -131,6 +151,18 @@ class Network(Section):
     )
 
     @property
+    def num_blocks(self) -> int:
+        """U-Nets in a row."""
+        if self.kind == "unet":
+            return 1
+        return DEFAULT_BLOCKS if self.blocks is None else self.blocks
+
+    @property
+    def answers_image(self) -> bool:
+        """True if the network answers an image beside the logits."""
+        return self.kind == "stacked"
+
+    @property
     def widths(self) -> tuple[int, ...]:
         """Features per level, top first, whichever way they were written."""
         if self.channels is not None:
@@ -151,7 +183,7 @@ class Output(Section):
         default="auto",
         description="turns logits into probabilities; auto: sigmoid for one channel, softmax for several",
     )
-    keep: Literal["probability", "mask", "classes", "logits"] = Field(
+    keep: Literal["probability", "mask", "classes", "logits", "image"] = Field(
         default="probability", description="what predict writes when --keep is not given"
     )
     threshold: float = Field(default=0.5, ge=0, le=1, description="probability from which a pixel belongs to the mask")
@@ -202,28 +234,29 @@ class Recipe(Section):
         return self.input.channels * self.input.context_slices
 
     @property
-    def network_spec(self) -> UNetSpec:
+    def network_spec(self) -> NetworkSpec:
         """The network that this recipe asks for.
 
         Raises:
             ValueError: if no such network exists (a valid recipe has one).
         """
         n = self.network
-        return UNetSpec(
-            in_channels=self.in_channels,
-            out_channels=self.output.num_channels,
-            widths=n.widths,
-            dims=n.dims,
-            kernel=n.kernel,
-            convs_per_level=n.convs_per_level,
-            convolution=n.convolution,
-            padding=n.padding,
-            border=n.border,
-            up=n.up,
-            down=n.down,
-            norm=n.norm,
-            dropout=n.dropout,
-        )
+        settings: dict[str, Any] = {
+            "widths": n.widths,
+            "dims": n.dims,
+            "kernel": n.kernel,
+            "convs_per_level": n.convs_per_level,
+            "convolution": n.convolution,
+            "padding": n.padding,
+            "border": n.border,
+            "up": n.up,
+            "down": n.down,
+            "norm": n.norm,
+            "dropout": n.dropout,
+        }
+        if n.kind == "stacked":
+            return StackedSpec.of(self.in_channels, self.output.num_channels, n.num_blocks, **settings)
+        return UNetSpec(self.in_channels, self.output.num_channels, **settings)
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """Plain values for JSON or TOML, absent settings left out; `recipe_from_dict` takes them back."""
@@ -239,8 +272,10 @@ class Recipe(Section):
         Texts of [task] and all about training leave it as it is, and so does the way the widths are written.
         """
         parts = self.model_dump(mode="json", include={"input", "normalise", "network", "output"})
-        for key in ("channels", "base_width", "depth"):
+        for key in ("channels", "base_width", "depth", "blocks"):
             del parts["network"][key]
+        if self.network.kind == "stacked":
+            parts["network"]["blocks"] = self.network.num_blocks
         parts["network"]["widths"] = list(self.network.widths)
         parts["output"]["activation"] = self.output.resolved_activation
         return hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

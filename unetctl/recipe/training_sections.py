@@ -21,6 +21,11 @@ class Labels(Section):
         description="pixel values in order of the classes; binary: background values, the foreground last; "
         "empty: above 0 is foreground, or the value is the number of the class",
     )
+    foreground: Literal["values", "darker"] = Field(
+        default="values",
+        description="what is foreground: as values says; or of labels with two values, in any encoding, the one where "
+        "most of the pictures are darker (ink)",
+    )
     ignore: int | None = Field(default=None, description="pixel value without a label: weight 0")
 
     @property
@@ -54,6 +59,17 @@ class Train(Section):
         min_length=2,
         max_length=3,
         description="labelled part of a crop, [y, x] px (3-D: [z, y, x])",
+    )
+    context: bool = Field(
+        default=True,
+        description="crops bring along the pixels around them that the network looks at; false (same convolutions only): "
+        "the network pads at their ends itself, for a half to a third of the work",
+    )
+    focus: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of crops drawn where there is foreground, for pages with wide blank areas; 0: by area alone",
     )
     optimiser: Literal["sgd", "adamw"] = Field(default="adamw", description="sgd is the paper's")
     lr: float = Field(default=1e-3, gt=0, description="learning rate after the warm-up")
@@ -93,8 +109,19 @@ class Train(Section):
 class Loss(Section):
     """What training makes small."""
 
-    kind: Literal["cross_entropy"] = Field(
-        default="cross_entropy", description="binary or over the classes, from the logits"
+    kind: Literal["cross_entropy", "degradation"] = Field(
+        default="cross_entropy",
+        description="cross_entropy: binary or over the classes, from the logits; degradation (networks of kind stacked): "
+        "after every block, the squared difference of its image from a clean page, and the cross-entropy",
+    )
+    image_weight: float | None = Field(
+        default=None, ge=0, description="of degradation: weight of the squared difference; absent: 1"
+    )
+    ink_level: float | None = Field(
+        default=None, description="of degradation: a clean page where there is ink, normalised grey units; absent: -1"
+    )
+    paper_level: float | None = Field(
+        default=None, description="of degradation: a clean page where there is paper, normalised grey units; absent: 1"
     )
     border: bool = Field(default=False, description="weigh the gaps between neighbouring objects more, as in the paper")
     border_w0: float = Field(default=10.0, ge=0, description="extra weight where two objects touch")
@@ -146,3 +173,20 @@ class Augment(Section):
         le=1,
         description="share of crops with a fold, a knife mark, a faded or a missing part",
     )
+    bleed_through_prob: float = Field(
+        default=0.0, ge=0, le=1, description="documents: share of crops where the writing of the back shows through"
+    )
+    stain_prob: float = Field(
+        default=0.0, ge=0, le=1, description="documents: share of crops with stains, with or without a dark rim"
+    )
+    fade_prob: float = Field(default=0.0, ge=0, le=1, description="documents: share of crops with patches of faded ink")
+    border_prob: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="documents: share of crops with a dark scan border or punch holes at an edge",
+    )
+    paper_noise_prob: float = Field(
+        default=0.0, ge=0, le=1, description="documents: share of crops with the grain of rough paper"
+    )
+    jpeg_prob: float = Field(default=0.0, ge=0, le=1, description="share of crops that went through JPEG")

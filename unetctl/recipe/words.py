@@ -28,7 +28,7 @@ SYNONYMS: Mapping[str, str] = {
     "pooling": "network.down", "downsampling": "network.down", "label_values": "labels.values",
     "ignore_index": "labels.ignore", "w0": "loss.border_w0", "sigma": "loss.border_sigma_px", "pos_weight":
     "loss.class_balance", "noise": "augment.noise_sigma", "blur": "augment.blur_sigma_px", "elastic":
-    "augment.elastic_prob", "zoom": "augment.scale",
+    "augment.elastic_prob", "zoom": "augment.scale", "num_blocks": "network.blocks",
 }  # fmt: skip
 
 #: What others call our choices, and ours that people write by another name.

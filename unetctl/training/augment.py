@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from unetctl.errors import UsageError
+from unetctl.training.degrade import degrade, recompress
 from unetctl.training.greys import vary_greys
 from unetctl.training.warp import Mode, Rotation, Size2, apply_warp, random_warp
 
@@ -49,6 +50,8 @@ class AugmentOptions:
         artefact_prob: share of samples with one to three faults of electron microscopy: folds, knife marks,
             pale bands, lost strips, dirt.
         grey_prob: share of samples to which each of gamma, noise, blur and shade is applied.
+        bleed_through_prob, stain_prob, fade_prob, border_prob, paper_noise_prob, jpeg_prob: shares of samples with the
+            defects of documents, see `unetctl.training.degrade`; they take ink for -1 and paper for +1.
         per_channel: True draws grey values for every channel by itself (neighbouring planes as channels);
             False for colours.
     """
@@ -70,6 +73,12 @@ class AugmentOptions:
     artefact_prob: float = 0.0
     grey_prob: float = 0.5
     per_channel: bool = False
+    bleed_through_prob: float = 0.0
+    stain_prob: float = 0.0
+    fade_prob: float = 0.0
+    border_prob: float = 0.0
+    paper_noise_prob: float = 0.0
+    jpeg_prob: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant.
@@ -84,10 +93,8 @@ class AugmentOptions:
         for name in ("scale", "gamma"):
             low, high = getattr(self, name)
             if not 0 < low <= high:
-                raise UsageError(
-                    f"augment.{name} is [{low}, {high}]", "two positive numbers, the smaller one first"
-                )
-        for name in ("elastic_prob", "invert_prob", "artefact_prob", "grey_prob"):
+                raise UsageError(f"augment.{name} is [{low}, {high}]", "two positive numbers, the smaller one first")
+        for name in (n for n in vars(self) if n.endswith("_prob")):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"augment.{name} is {getattr(self, name)}", "a share from 0 to 1")
         for name in ("elastic_sigma_px", "brightness", "contrast", "noise_sigma", "blur_sigma_px", "shade"):
@@ -192,9 +199,7 @@ def augment(
     _check_centred("pixels", pixels.shape[-2:], out)
     _check_centred("targets", targets.shape[-2:], out_targets)
     if any((a - b) % 2 for a, b in zip(out, out_targets, strict=True)):
-        raise ValueError(
-            f"tile {out} and targets {out_targets} differ by an odd number: they have no common centre"
-        )
+        raise ValueError(f"tile {out} and targets {out_targets} differ by an odd number: they have no common centre")
     new_pixels = pixels.new_empty((*pixels.shape[:2], *out))
     new_targets = targets.new_empty((*targets.shape[:2], *out_targets))
     new_weights = None if weights is None else weights.new_empty((*weights.shape[:2], *out_targets))
@@ -213,9 +218,11 @@ def augment(
             new_targets[i] = apply_warp(targets[i], warp, out_targets, out, "nearest")
             if weights is not None and new_weights is not None:
                 new_weights[i] = apply_warp(weights[i], warp, out_targets, out, "bilinear")
+            degrade(new_pixels[i], sample_rng, options)
             if options.per_channel:
                 for i_channel in range(pixels.shape[1]):
                     vary_greys(new_pixels[i, i_channel : i_channel + 1], sample_rng, options)
             else:
                 vary_greys(new_pixels[i], sample_rng, options)
+            recompress(new_pixels[i], sample_rng, options)
     return new_pixels, new_targets, new_weights

@@ -1,14 +1,18 @@
 """Checkpoints: everything needed to go on bit for bit, written so that a kill never costs the previous one."""
 
+import json
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from unetctl.errors import ResourceError, WeightsError
+
+#: Longer values (checksums) are not shown in messages about what differs.
+_SHOWN_LENGTH = 40
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
@@ -55,3 +59,32 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 def _unusable(path: Path, what: str) -> WeightsError:
     return WeightsError(f"the checkpoint {path} {what}", "a checkpoint of unetctl train", "start over with --fresh")
+
+
+def differences(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[str]:
+    """What two identities do not share: "data", or "train.lr (0.01, now 0.001)" of a recipe."""
+    for key in sorted(mine.keys() | theirs.keys()):
+        if mine.get(key) == theirs.get(key):
+            continue
+        new, old = _settings(mine.get(key)), _settings(theirs.get(key))
+        if new is None or old is None:
+            new, old = {key: mine.get(key)}, {key: theirs.get(key)}
+        for name in sorted(new.keys() | old.keys()):
+            pair = [json.dumps(values.get(name)) for values in (old, new)]
+            if pair[0] != pair[1]:
+                is_short = max(map(len, pair)) <= _SHOWN_LENGTH
+                yield name + (f" ({pair[0]}, now {pair[1]})" if is_short else "")
+
+
+def _settings(value: Any) -> dict[str, Any] | None:
+    """Of JSON text that holds a table, "section.key" to value; None for anything else."""
+    try:
+        table = json.loads(value)
+    except (TypeError, ValueError):
+        return None
+    if not isinstance(table, dict):
+        return None
+    flat: dict[str, Any] = {}
+    for name, inner in table.items():
+        flat |= {f"{name}.{key}": v for key, v in inner.items()} if isinstance(inner, dict) else {name: inner}
+    return flat

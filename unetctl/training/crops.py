@@ -1,7 +1,7 @@
 """Training planes in memory, and random crops of them with true context.
 
     Plane(name, pixels (C, Y, X), target (K, Y, X), weights (1, Y, X) | None)
-    PlaneSet(planes, core=(y, x), halo=(y, x), margin=(y, x), overhang=0.25)
+    PlaneSet(planes, core=(y, x), halo=(y, x), margin=(y, x), overhang=0.25, focus=0)
     PlaneSet.sample(step_seed, num, first=0) -> Crops(pixels, targets, weights, rngs)
     PlaneSet.num_crops_per_epoch; stack_neighbours(planes, context_slices) -> neighbouring planes as channels
 
@@ -27,6 +27,9 @@ from unetctl.geometry.mirror import mirror_indices
 from unetctl.training.augment import sample_rngs
 
 Size2 = tuple[int, int]
+
+#: Side of the squares by which places with foreground are remembered, pixels.
+_CELL_PX = 32
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,8 @@ class PlaneSet:
         margin: (y, x) context per side for augmentation (`augment.margin_for` of the tile core + 2 * halo).
         overhang: share of the core, 0..0.5, that may lie outside.
         shares: one relative weight a plane beside its area; None: all 1.
+        focus: share of crops, 0..1, whose core lies about a place with foreground (a target above 0), every such place
+            equally likely, faint or dense; where the plane ends the core is moved in.
 
     Raises:
         ValueError: if the planes do not fit each other.
@@ -120,11 +125,14 @@ class PlaneSet:
         margin: Size2 = (0, 0),
         overhang: float = 0.25,
         shares: Sequence[float] | None = None,
+        focus: float = 0.0,
     ) -> None:
         if not planes:
             raise ValueError("a plane set without planes")
         if not 0 <= overhang <= 0.5:
             raise ValueError(f"overhang is {overhang}: expected a share of the core from 0 to 0.5")
+        if not 0 <= focus <= 1:
+            raise ValueError(f"focus is {focus}: expected a share of the crops from 0 to 1")
         layouts = {(p.pixels.shape[0], p.target.shape[0], p.target.dtype) for p in planes}
         if len(layouts) > 1:
             raise ValueError(f"planes differ in channels or target type: {sorted(map(str, layouts))}")
@@ -134,6 +142,11 @@ class PlaneSet:
         if shares is not None:
             areas = areas * np.asarray(shares, np.float64)
         self._ends = np.cumsum(areas) / areas.sum()
+        self.focus = focus
+        self._places = _foreground_places(planes) if focus else np.empty((0, 3), np.int64)
+        of_plane = areas / np.array([p.size[0] * p.size[1] for p in planes])  # the shares, or 1
+        chances = of_plane[self._places[:, 0]]
+        self._place_ends = np.cumsum(chances) / max(float(chances.sum()), 1e-300)
         self._has_weights = any(p.weights is not None for p in planes)
 
     @property
@@ -144,9 +157,7 @@ class PlaneSet:
     @property
     def num_crops_per_epoch(self) -> int:
         """Cores that it takes to cover the area of all planes once, at least one a plane."""
-        return sum(
-            max(1, math.ceil(p.size[0] * p.size[1] / (self.core[0] * self.core[1]))) for p in self.planes
-        )
+        return sum(max(1, math.ceil(p.size[0] * p.size[1] / (self.core[0] * self.core[1]))) for p in self.planes)
 
     @property
     def num_bytes(self) -> int:
@@ -163,7 +174,9 @@ class PlaneSet:
 
     def place(self, rng: np.random.Generator) -> tuple[int, int, int]:
         """A random core: (i_plane, y, x) of its first pixel."""
-        i_plane = min(int(np.searchsorted(self._ends, rng.random(), side="right")), len(self.planes) - 1)
+        if len(self._places) and rng.random() < self.focus:
+            return self._focused(rng)
+        i_plane = min(_drawn(self._ends, rng), len(self.planes) - 1)
         start = []
         for size, core in zip(self.planes[i_plane].size, self.core, strict=True):
             over = int(self.overhang * core)
@@ -172,15 +185,25 @@ class PlaneSet:
             start.append(int(rng.integers(low, high + 1)))
         return i_plane, start[0], start[1]
 
+    def _focused(self, rng: np.random.Generator) -> tuple[int, int, int]:
+        """A core about a place with foreground."""
+        i_place = min(_drawn(self._place_ends, rng), len(self._places) - 1)
+        i_plane, *corner = (int(v) for v in self._places[i_place])
+        start = []
+        for at, size, core in zip(corner, self.planes[i_plane].size, self.core, strict=True):
+            centre = at + int(rng.integers(0, _CELL_PX))
+            over = int(self.overhang * core)
+            low, high = min(0, size - core) - over, max(0, size - core) + over
+            start.append(min(max(centre - core // 2, low), high))
+        return i_plane, start[0], start[1]
+
     def cut(
         self, i_plane: int, y: int, x: int
     ) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.generic], npt.NDArray[np.generic] | None]:
         """The core at (y, x) of a plane: pixels, target and weights with rims (see the top)."""
         plane = self.planes[i_plane]
         inner, inner_shape = self._around((y, x), self.margin)
-        outer, outer_shape = self._around(
-            (y, x), (self.margin[0] + self.halo[0], self.margin[1] + self.halo[1])
-        )
+        outer, outer_shape = self._around((y, x), (self.margin[0] + self.halo[0], self.margin[1] + self.halo[1]))
         weights = None if plane.weights is None else _cut(plane.weights, inner, inner_shape)
         return _cut(plane.pixels, outer, outer_shape), _cut(plane.target, inner, inner_shape), weights
 
@@ -198,9 +221,7 @@ class PlaneSet:
             num: crops to draw.
             first: index of the first one in the step's whole batch.
         """
-        places = tuple(
-            self.place(np.random.default_rng([*step_seed, i, 0])) for i in range(first, first + num)
-        )
+        places = tuple(self.place(np.random.default_rng([*step_seed, i, 0])) for i in range(first, first + num))
         cuts = [self.cut(*place) for place in places]
         pixels = torch.from_numpy(np.stack([c[0] for c in cuts]))
         targets = torch.from_numpy(np.stack([c[1] for c in cuts]))
@@ -213,9 +234,24 @@ class PlaneSet:
         return Crops(pixels, targets, weights, tuple(sample_rngs(step_seed, num, first)), places)
 
 
-def stack_neighbours(
-    planes: Sequence[npt.NDArray[np.float32]], context_slices: int
-) -> list[npt.NDArray[np.float32]]:
+def _drawn(ends: npt.NDArray[np.float64], rng: np.random.Generator) -> int:
+    return int(np.searchsorted(ends, rng.random(), side="right"))
+
+
+def _foreground_places(planes: Sequence[Plane]) -> npt.NDArray[np.int64]:
+    """(n, 3): plane, y, x of the first pixel of every square cell that holds foreground."""
+    found = []
+    for i_plane, plane in enumerate(planes):
+        is_there = np.greater(plane.target, 0).any(0)
+        for i_axis in range(2):
+            starts = np.arange(0, is_there.shape[i_axis], _CELL_PX)
+            is_there = np.logical_or.reduceat(is_there, starts, axis=i_axis)
+        y, x = np.nonzero(is_there)
+        found.append(np.stack([np.full(len(y), i_plane), y * _CELL_PX, x * _CELL_PX], 1))
+    return np.concatenate(found).astype(np.int64)
+
+
+def stack_neighbours(planes: Sequence[npt.NDArray[np.float32]], context_slices: int) -> list[npt.NDArray[np.float32]]:
     """Neighbouring planes of one volume as channels, for networks that see several planes at once.
 
     Args:

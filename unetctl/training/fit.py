@@ -4,10 +4,9 @@ Everything random is a function of (seed, step): the crops, their variation, the
 resumed from its checkpoint follows the very curve of one that was not.
 """
 
-import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -19,16 +18,15 @@ from torch import Tensor, nn
 
 from unetctl.errors import ResourceError, Stopped, UsageError, WeightsError
 from unetctl.networks.build import channels_last
-from unetctl.networks.unet import TileFrame, UNet
+from unetctl.networks.network import Network, TileFrame
 from unetctl.runtime.events import EpochEnded, Listener, StageEnded, StageProgress, StageStarted, nobody
-from unetctl.training.checkpoint import load_checkpoint, save_checkpoint
+from unetctl.training.checkpoint import differences, load_checkpoint, save_checkpoint
+from unetctl.training.losses import DegradationLoss
 
 #: Training ends when so many steps in a row, whole epochs of them, had no finite loss.
 _HOPELESS_STEPS = 20
 #: So many settings that differ are named in a message.
 _NAMED_SETTINGS = 6
-#: Longer values (checksums) are not shown there.
-_SHOWN_LENGTH = 40
 
 
 @dataclass(frozen=True)
@@ -68,6 +66,7 @@ class FitOptions:
         select_lowest: True if a lower value is better.
         max_time_s: leave (resumable) after so many seconds; None for no limit.
         save_every: epochs between checkpoints.
+        judge_start: validate the network as it is before the first step too, as epoch 0: the best is then never worse.
     """
 
     num_epochs: int
@@ -88,6 +87,7 @@ class FitOptions:
     select_lowest: bool = False
     max_time_s: float | None = None
     save_every: int = 1
+    judge_start: bool = False
 
 
 @dataclass
@@ -102,13 +102,18 @@ class FitState:
     history: list[dict[str, float]] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
 
+    @property
+    def num_ended(self) -> int:
+        """Epochs that have ended; the start in the history is none."""
+        return sum(entry["epoch"] > 0 for entry in self.history)
+
 
 class Fit:
     """One training run in a folder; `run` goes on where the folder's checkpoint stands.
 
     Args:
         network: in float32; moved to `device`.
-        loss: (logits, targets, weights) to a scalar.
+        loss: (logits, targets, weights) to a scalar; a `DegradationLoss` gets the answers of all blocks.
         batch_of: step index to its batch; called in a background thread, one step ahead.
         validate: network (eval mode) to metrics; called every `val_every` epochs with the averaged weights. May raise
             `Stopped`: the run then stops as if asked between steps, and begins with this validation when it goes on.
@@ -120,12 +125,12 @@ class Fit:
 
     def __init__(
         self,
-        network: UNet,
+        network: Network,
         options: FitOptions,
         loss: Callable[[Tensor, Tensor, Tensor], Tensor],
         batch_of: Callable[[int], TrainBatch],
-        validate: Callable[[UNet], Mapping[str, float]],
-        on_best: Callable[[UNet, Mapping[str, float]], None],
+        validate: Callable[[Network], Mapping[str, float]],
+        on_best: Callable[[Network, Mapping[str, float]], None],
         folder: Path,
         identity: Mapping[str, Any],
         device: torch.device | None = None,
@@ -165,7 +170,7 @@ class Fit:
         saved = load_checkpoint(self.checkpoint)
         try:
             theirs, state = dict(saved["identity"]), FitState(**saved["state"])
-            differing = list(_differences(self.identity, theirs))
+            differing = list(differences(self.identity, theirs))
             if not differing:
                 self.network.load_state_dict(saved["network"])
                 self.average.load_state_dict(saved["average"])
@@ -173,7 +178,8 @@ class Fit:
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise WeightsError(
                 f"the checkpoint {self.checkpoint} is not one of such a training run ({type(error).__name__})",
-                "a checkpoint of unetctl train", "start over with --fresh",
+                "a checkpoint of unetctl train",
+                "start over with --fresh",
             ) from error
         if differing:
             more = len(differing) - _NAMED_SETTINGS
@@ -229,7 +235,11 @@ class Fit:
 
     def _run(self, should_stop: Callable[[], bool], begun: float) -> bool:
         state, per_epoch = self.state, self.options.steps_per_epoch
-        if len(state.history) < state.step // per_epoch:  # stopped in this validation
+        if self.options.judge_start and not (state.step or state.history):
+            metrics, is_best = self._judge(0)
+            state.history.append({"epoch": 0.0, **metrics})
+            self.emit(EpochEnded(0, self.options.num_epochs, None, metrics, is_best))
+        if state.num_ended < state.step // per_epoch:  # stopped in this validation
             self._end_epoch()
         with ThreadPoolExecutor(1) as ahead:
             coming = ahead.submit(self.batch_of, state.step) if state.step < self.num_steps else None
@@ -264,8 +274,12 @@ class Fit:
         pixels = batch.pixels.to(self.device, non_blocking=True)
         is_mixed = self.options.precision != torch.float32
         with torch.autocast(self.device.type, self.options.precision) if is_mixed else nullcontext():
-            logits = self.network(pixels, _frame(pixels, batch.targets))
-        loss = self.loss(logits.float(), batch.targets.to(self.device), batch.weights.to(self.device))
+            answers = self.network.answers(pixels, _frame(pixels, batch.targets))
+        targets, weights = batch.targets.to(self.device), batch.weights.to(self.device)
+        if isinstance(self.loss, DegradationLoss):
+            loss = self.loss.of_answers(answers, targets, weights)
+        else:
+            loss = self.loss(answers[-1].logits.float(), targets, weights)
         value = float(loss.detach())
         self.optimiser.zero_grad(set_to_none=True)
         if math.isfinite(value):
@@ -301,22 +315,27 @@ class Fit:
         metrics: dict[str, float] = {}
         is_best = False
         if epoch % o.val_every == 0 or state.step == self.num_steps:
-            network = self.average.module
-            assert isinstance(network, UNet)
-            metrics = dict(self.validate(network.eval()))
-            value = metrics[o.select]
-            is_best = self._is_best(value)
-            state.num_since_best = 0 if is_best else state.num_since_best + 1
-            if is_best:
-                state.best, state.best_epoch = value, epoch
-                self.on_best(network, metrics)
-            elif state.num_since_best % 10 == 0:
-                state.lr_factor *= 0.5
+            metrics, is_best = self._judge(epoch)
         state.losses = []
         state.history.append({"epoch": float(epoch), "loss": loss, **metrics})
         if epoch % o.save_every == 0 or state.step == self.num_steps:
             self.save()
         self.emit(EpochEnded(epoch, o.num_epochs, loss, metrics, is_best))
+
+    def _judge(self, epoch: int) -> tuple[dict[str, float], bool]:
+        """Metrics of the averaged network, and whether they are the best so far: the weights are kept then."""
+        state, network = self.state, self.average.module
+        assert isinstance(network, Network)
+        metrics = dict(self.validate(network.eval()))
+        value = metrics[self.options.select]
+        is_best = self._is_best(value)
+        state.num_since_best = 0 if is_best else state.num_since_best + 1
+        if is_best:
+            state.best, state.best_epoch = value, epoch
+            self.on_best(network, metrics)
+        elif state.num_since_best % 10 == 0:
+            state.lr_factor *= 0.5
+        return metrics, is_best
 
     def _is_best(self, value: float) -> bool:
         """NaN never is: nothing compares with it, so it would stay the best for ever."""
@@ -327,14 +346,15 @@ class Fit:
 
     def _refuse_hopeless(self, loss: float) -> None:
         num_epochs = 0
-        for value in (loss, *(entry["loss"] for entry in reversed(self.state.history))):
+        for value in (loss, *(entry["loss"] for entry in reversed(self.state.history) if entry["epoch"])):
             if not math.isnan(value):
                 break
             num_epochs += 1
         num_steps = num_epochs * self.options.steps_per_epoch
         if num_steps >= _HOPELESS_STEPS:
             raise UsageError(
-                f"the training has diverged: none of the last {num_steps} steps had a finite loss", "",
+                f"the training has diverged: none of the last {num_steps} steps had a finite loss",
+                "",
                 "take a smaller --lr or more train.warmup_steps, and start over with --fresh",
             )
 
@@ -362,32 +382,3 @@ def _optimiser(network: nn.Module, options: FitOptions) -> torch.optim.Optimizer
     plain = [p for p in network.parameters() if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": options.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=options.lr)
-
-
-def _differences(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[str]:
-    """What two identities do not share: "data", or "train.lr (0.01, now 0.001)" of a recipe."""
-    for key in sorted(mine.keys() | theirs.keys()):
-        if mine.get(key) == theirs.get(key):
-            continue
-        new, old = _settings(mine.get(key)), _settings(theirs.get(key))
-        if new is None or old is None:
-            new, old = {key: mine.get(key)}, {key: theirs.get(key)}
-        for name in sorted(new.keys() | old.keys()):
-            pair = [json.dumps(values.get(name)) for values in (old, new)]
-            if pair[0] != pair[1]:
-                is_short = max(map(len, pair)) <= _SHOWN_LENGTH
-                yield name + (f" ({pair[0]}, now {pair[1]})" if is_short else "")
-
-
-def _settings(value: Any) -> dict[str, Any] | None:
-    """Of JSON text that holds a table, "section.key" to value; None for anything else."""
-    try:
-        table = json.loads(value)
-    except (TypeError, ValueError):
-        return None
-    if not isinstance(table, dict):
-        return None
-    flat: dict[str, Any] = {}
-    for name, inner in table.items():
-        flat |= {f"{name}.{key}": v for key, v in inner.items()} if isinstance(inner, dict) else {name: inner}
-    return flat

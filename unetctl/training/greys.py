@@ -1,6 +1,7 @@
 """The grey-value half of augmentation: what differs between cameras, stains and laboratories.
 
 vary_greys(image (C, Y, X), rng, options)     writes into image
+blur(image (C, Y, X), sigma_px)               too
 """
 
 import math
@@ -54,7 +55,7 @@ def vary_greys(image: Tensor, rng: np.random.Generator, options: "AugmentOptions
     if noise_sigma and noise_first:
         _add_noise(image, noise_sigma, rng)
     if blur_sigma_px:
-        _blur(image, blur_sigma_px)
+        blur(image, blur_sigma_px)
     if noise_sigma and not noise_first:
         _add_noise(image, noise_sigma, rng)
 
@@ -74,22 +75,18 @@ def _gamma(image: Tensor, exponent: float) -> None:
 
 def _shade(image: Tensor, amplitude: float, rng: np.random.Generator) -> None:
     size = (image.shape[-2], image.shape[-1])
-    points = (
-        torch.from_numpy(rng.uniform(-1.0, 1.0, size=(2, 3, 3)).astype(np.float32)).to(image.device)
-        * amplitude
-    )
+    points = torch.from_numpy(rng.uniform(-1.0, 1.0, size=(2, 3, 3)).astype(np.float32)).to(image.device) * amplitude
     image.mul_(smooth_field(points[0], size, size).exp_()).add_(smooth_field(points[1], size, size))
 
 
 def _add_noise(image: Tensor, sigma: float, rng: np.random.Generator) -> None:
     generator = torch.Generator(device=image.device).manual_seed(int(rng.integers(0, 2**62)))
-    noise = torch.empty(image.shape, dtype=image.dtype, device=image.device).normal_(
-        0.0, sigma, generator=generator
-    )
+    noise = torch.empty(image.shape, dtype=image.dtype, device=image.device).normal_(0.0, sigma, generator=generator)
     image.add_(noise)
 
 
-def _blur(image: Tensor, sigma_px: float) -> None:
+def blur(image: Tensor, sigma_px: float) -> None:
+    """Gaussian blur of (C, Y, X) in place, mirrored at the edges."""
     radius = min(math.ceil(3 * sigma_px), image.shape[-1] - 1, image.shape[-2] - 1)
     if radius < 1:
         return
@@ -111,9 +108,7 @@ def _blur(image: Tensor, sigma_px: float) -> None:
 def _line_distance(image: Tensor, rng: np.random.Generator, angle_rad: float, bend: float = 0.0) -> Tensor:
     """Signed distance (Y, X) in pixels to a random line; `bend` curves it, relative to the image's size."""
     height, width = image.shape[-2:]
-    y = torch.arange(height, dtype=torch.float32, device=image.device)[:, None] - float(
-        rng.uniform(0, height)
-    )
+    y = torch.arange(height, dtype=torch.float32, device=image.device)[:, None] - float(rng.uniform(0, height))
     x = torch.arange(width, dtype=torch.float32, device=image.device)[None] - float(rng.uniform(0, width))
     cos, sin = math.cos(angle_rad), math.sin(angle_rad)
     across = y * cos + x * sin
@@ -150,9 +145,7 @@ def _pale_band(image: Tensor, rng: np.random.Generator) -> None:
     across = _line_distance(image, rng, rng.uniform(0, math.pi), rng.normal(0, 0.1))
     cover = across.div_(rng.uniform(10.0, 80.0)).square_().mul_(-1).exp_()
     spread, mean = torch.std_mean(image)
-    image.sub_(mean).mul_(1 - cover * rng.uniform(0.3, 0.7)).add_(cover * (spread * rng.normal(0, 0.7))).add_(
-        mean
-    )
+    image.sub_(mean).mul_(1 - cover * rng.uniform(0.3, 0.7)).add_(cover * (spread * rng.normal(0, 0.7))).add_(mean)
 
 
 def _lost_strip(image: Tensor, rng: np.random.Generator) -> None:

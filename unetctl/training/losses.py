@@ -4,17 +4,23 @@
     weighted_bce(logits (N, C, ...), target (N, C, ...), weights=None, pos_weight=1.0) -> scalar
     soft_dice(probability (N, C, ...), target (N, C, ...), weights=None) -> scalar
     SegmentationLoss(kind, dice=0.0, pos_weight=1.0, ignore=None)(logits, target, weights=None) -> scalar
+    DegradationLoss(image_weight, ink_level, paper_level, dice).of_answers(answers, target, weights=None) -> scalar
+    loss_of(recipe) -> the one that it asks for
 
 All are computed in float32, also under autocast, and work for 2-D and 3-D. A pixel of weight 0 has no say at
 all. Sums are divided by the sum of the weights, so the learning rate does not depend on the weight map or on
 the share of ignored pixels.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name everybody uses
+
+from unetctl.networks.network import Answer
+from unetctl.recipe.schema import Recipe
 
 LossKind = Literal["cross_entropy", "bce"]
 
@@ -44,11 +50,7 @@ def _without(target: Tensor, weights: Tensor | None, ignore: int | None) -> tupl
     if ignore is None:
         return target, weights
     ignored = target == ignore
-    weights = (
-        torch.ones(target.shape, device=target.device)
-        if weights is None
-        else weights.float().expand_as(target)
-    )
+    weights = torch.ones(target.shape, device=target.device) if weights is None else weights.float().expand_as(target)
     return target.masked_fill(ignored, 0), weights.masked_fill(ignored, 0.0)
 
 
@@ -82,9 +84,7 @@ def weighted_cross_entropy(
         return _weighted_mean(F.cross_entropy(logits.float(), target, reduction="none"), weights)
 
 
-def weighted_bce(
-    logits: Tensor, target: Tensor, weights: Tensor | None = None, pos_weight: float = 1.0
-) -> Tensor:
+def weighted_bce(logits: Tensor, target: Tensor, weights: Tensor | None = None, pos_weight: float = 1.0) -> Tensor:
     """Binary cross-entropy of a sigmoid, weighted per pixel.
 
     Args:
@@ -105,9 +105,7 @@ def weighted_bce(
         )
     with torch.autocast(device_type=logits.device.type, enabled=False):
         factor = None if pos_weight == 1.0 else torch.tensor(pos_weight, device=logits.device)
-        loss = F.binary_cross_entropy_with_logits(
-            logits.float(), target.float(), reduction="none", pos_weight=factor
-        )
+        loss = F.binary_cross_entropy_with_logits(logits.float(), target.float(), reduction="none", pos_weight=factor)
         return _weighted_mean(loss, weights)
 
 
@@ -147,9 +145,7 @@ class SegmentationLoss(nn.Module):
         ignore: a target value that has weight 0 (both kinds).
     """
 
-    def __init__(
-        self, kind: LossKind, dice: float = 0.0, pos_weight: float = 1.0, ignore: int | None = None
-    ) -> None:
+    def __init__(self, kind: LossKind, dice: float = 0.0, pos_weight: float = 1.0, ignore: int | None = None) -> None:
         super().__init__()
         if kind not in ("cross_entropy", "bce"):
             raise ValueError(f'loss kind {kind!r}: expected "cross_entropy" or "bce"')
@@ -160,9 +156,7 @@ class SegmentationLoss(nn.Module):
         if self.kind == "bce":
             target, weights = _without(target, weights, self.ignore)
             loss = weighted_bce(logits, target, weights, self.pos_weight)
-            return (
-                loss + self.dice * soft_dice(logits.float().sigmoid(), target, weights) if self.dice else loss
-            )
+            return loss + self.dice * soft_dice(logits.float().sigmoid(), target, weights) if self.dice else loss
         loss = weighted_cross_entropy(logits, target, weights, self.ignore)
         if not self.dice:
             return loss
@@ -176,3 +170,67 @@ class SegmentationLoss(nn.Module):
     def extra_repr(self) -> str:
         """What it computes, for printing."""
         return f"{self.kind}, dice={self.dice}, pos_weight={self.pos_weight}, ignore={self.ignore}"
+
+
+class DegradationLoss(SegmentationLoss):
+    """The loss of networks that clean an image step by step (He and Schomaker 2019, arXiv 1901.06081, section 3.3).
+
+    After every block: how far its image is from a clean page, which has one level of ink and one of paper, and the binary
+    cross-entropy of its logits. Called with logits alone it is that cross-entropy: what validation looks at.
+
+    Args:
+        image_weight: factor of the squared difference.
+        ink_level, paper_level: of a clean page, normalised grey units; ink is the foreground.
+        dice: see `SegmentationLoss`.
+    """
+
+    def __init__(
+        self, image_weight: float = 1.0, ink_level: float = -1.0, paper_level: float = 1.0, dice: float = 0.0
+    ) -> None:
+        super().__init__("bce", dice=dice)
+        self.image_weight, self.ink_level, self.paper_level = image_weight, ink_level, paper_level
+
+    def of_answers(self, answers: Sequence[Answer], target: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Mean over the blocks, so that the learning rate does not depend on their number.
+
+        Args:
+            answers: of every block, with images (N, C, ...).
+            target: (N, 1, ...) mask of the ink, 0..1.
+            weights: (N, 1, ...). The cross-entropy takes them as they are; of the squared difference they leave out pixels
+                where they are 0.
+
+        Returns:
+            Scalar float32.
+
+        Raises:
+            ValueError: if an answer has no image.
+        """
+        total = torch.zeros((), device=target.device)
+        for answer in answers:
+            if answer.image is None:
+                raise ValueError("an answer without an image; expected a network that cleans one")
+            total = total + self(answer.logits.float(), target, weights)
+            total = total + self.image_weight * self._difference(answer.image.float(), target, weights)
+        return total / len(answers)
+
+    def _difference(self, image: Tensor, target: Tensor, weights: Tensor | None) -> Tensor:
+        with torch.autocast(device_type=image.device.type, enabled=False):
+            clean = self.paper_level + (self.ink_level - self.paper_level) * target.float()
+            counted = None if weights is None else (weights > 0).float()
+            return _weighted_mean((image - clean) ** 2, counted)
+
+    def extra_repr(self) -> str:
+        """What it computes, for printing."""
+        return (
+            f"image_weight={self.image_weight}, ink_level={self.ink_level}, paper_level={self.paper_level}, "
+            f"dice={self.dice}"
+        )
+
+
+def loss_of(recipe: Recipe) -> SegmentationLoss:
+    """The loss that a recipe asks for."""
+    loss = recipe.loss
+    if loss.kind == "degradation":
+        levels = {"image_weight": loss.image_weight, "ink_level": loss.ink_level, "paper_level": loss.paper_level}
+        return DegradationLoss(dice=loss.dice, **{name: level for name, level in levels.items() if level is not None})
+    return SegmentationLoss("bce" if recipe.output.num_channels == 1 else "cross_entropy", dice=loss.dice)

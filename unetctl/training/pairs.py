@@ -10,47 +10,40 @@ Layouts, at any depth, also mixed:
                                              input_01.npy + label_01.npy, x.npy + y.npy
     images/ + labels|masks|gt|label|mask/    equal names, or with _gt, _mask, -labels ...;
                                              subfolders on both sides must agree
+    A_Dataset/ + A_GT/, OriginalImages/ +    folders beside each other that differ only in such words, as the archives of
+    GTimages/, pages + gt/ among them        the DIBCO contests; 1.bmp + 1_gt.bmp or H01.png + H01_estGT.tiff in them
     train|val|test/ around any of them       says which split the pair is meant for
 """
 
 import os
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from unetctl.errors import InputError
+from unetctl.training.names import (
+    IMAGE_FOLDERS,
+    LABEL_FOLDERS,
+    PAGE_SUFFIXES,
+    SPLIT_FOLDERS,
+    VOLUME_SUFFIXES,
+    SplitName,
+    folder_role,
+    keys_of,
+    natural,
+    parse_stem,
+    stem_of,
+)
+
+__all__ = ["LAYOUTS", "Kind", "Pair", "PairTable", "SplitName", "find_pairs", "natural"]
 
 Kind = Literal["volume", "page"]
-SplitName = Literal["train", "val", "test"]
 
 LAYOUTS = (
     "a-volume.tif + a-labels.tif beside each other, images/ + labels|masks|gt/ with equal names, "
     "or train|val|test/ folders with input_*.npy + label_*.npy or x.npy + y.npy"
 )
-_VOLUME_SUFFIXES = {".tif", ".tiff", ".npy", ".zarr", ".h5", ".hdf5", ".mrc"}
-_PAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".jp2", ".pgm", ".ppm"}
-_IMAGE_FOLDERS = {"images", "image", "imgs", "img", "inputs", "input", "raw"}
-_LABEL_FOLDERS = {
-    "labels",
-    "label",
-    "masks",
-    "mask",
-    "gt",
-    "groundtruth",
-    "ground_truth",
-    "annotations",
-    "targets",
-    "target",
-}
-_SPLIT_FOLDERS: dict[str, SplitName] = {
-    "train": "train", "training": "train",
-    "val": "val", "valid": "val", "validation": "val",
-    "test": "test", "testing": "test",
-}  # fmt: skip
-_LABEL_WORDS = "labels?|masks?|gt|targets?|segmentation|seg"
-_IMAGE_WORDS = "volume|inputs?|images?|img|raw"
 
 
 @dataclass(frozen=True)
@@ -113,10 +106,10 @@ class PairTable:
     def describe(self, most: int = 5) -> list[str]:
         """Lines for the user: what was paired, what was left out and why; at most `most` examples of each."""
         layouts = sorted({p.layout for p in self.pairs})
-        lines = [f"{_plural(len(self.pairs), 'pair')} in {self.root} ({'; '.join(layouts)})"]
+        told = "; ".join(layouts[:most]) + ("; ..." if len(layouts) > most else "")
+        lines = [f"{_plural(len(self.pairs), 'pair')} in {self.root} ({told})"]
         lines += [
-            f"  {pair.name}: {self._shown(pair.image)} + {self._shown(pair.labels)}"
-            for pair in self.pairs[:most]
+            f"  {pair.name}: {self._shown(pair.image)} + {self._shown(pair.labels)}" for pair in self.pairs[:most]
         ]
         if len(self.pairs) > most:
             lines.append(f"  ... and {len(self.pairs) - most} more, the last one {self.pairs[-1].name}")
@@ -125,9 +118,7 @@ class PairTable:
             ("labels without a picture, left out", self.orphans),
         ):
             if paths:
-                shown = ", ".join(self._shown(p) for p in paths[:most]) + (
-                    " ..." if len(paths) > most else ""
-                )
+                shown = ", ".join(self._shown(p) for p in paths[:most]) + (" ..." if len(paths) > most else "")
                 lines.append(f"{what}: {len(paths)} ({shown})")
         lines += [f"problem: {problem}" for problem in self.problems[:most]]
         if len(self.problems) > most:
@@ -140,7 +131,11 @@ class PairTable:
 
 @dataclass(frozen=True)
 class _Found:
-    """A file and its part in a pair: files of one `group` are partners if they share a key."""
+    """A file and its part in a pair: files of one `group` are partners if they share a key.
+
+    The folder that says which part it is has the place `i_role` among its folders; names leave it out unless
+    `keeps_role`: it says more than that.
+    """
 
     path: Path
     relative: PurePosixPath
@@ -149,6 +144,9 @@ class _Found:
     group: tuple[str, str]
     keys: tuple[str, ...]
     role_folder: str
+    i_role: int = -1
+    keeps_role: bool = False
+    split: SplitName | None = None
 
 
 def find_pairs(folder: str | Path) -> PairTable:
@@ -174,11 +172,13 @@ def find_pairs(folder: str | Path) -> PairTable:
         found = _classify(root, relative)
         groups.setdefault(found.group, []).append(found)
     pairs: list[Pair] = []
-    unlabelled: list[Path] = []
-    orphans: list[Path] = []
     problems: list[str] = []
-    for members in groups.values():
-        _match(members, pairs, unlabelled, orphans, problems)
+    left = [found for members in groups.values() for found in _match(members, pairs, problems)]
+    regrouped, single = _among_siblings(left)
+    for members in regrouped:
+        single += _match(members, pairs, problems)
+    unlabelled = [found.path for found in single if not found.is_label]
+    orphans = [found.path for found in single if found.is_label]
     if not pairs:
         seen = f"{root} holds " + (
             f"{_plural(len(unlabelled), 'picture')} and {_plural(len(orphans), 'label file')}, "
@@ -199,17 +199,12 @@ def find_pairs(folder: str | Path) -> PairTable:
     )
 
 
-def natural(name: str) -> tuple[tuple[int, int, str], ...]:
-    """Sorting key that puts "t9" before "t10"."""
-    return tuple((0, int(s), "") if s.isdecimal() else (1, 0, s) for s in re.split(r"(\d+)", name) if s)
-
-
 def _plural(num: int, noun: str) -> str:
     return f"{num} {noun}" + ("" if num == 1 else "s")
 
 
 def _pictures(root: Path) -> Iterator[PurePosixPath]:
-    known = _VOLUME_SUFFIXES | _PAGE_SUFFIXES
+    known = VOLUME_SUFFIXES | PAGE_SUFFIXES
     entered: set[str] = set()
     for parent, folders, files in os.walk(root, followlinks=True):
         real = os.path.realpath(parent)
@@ -227,84 +222,117 @@ def _pictures(root: Path) -> Iterator[PurePosixPath]:
                 yield base / name
 
 
-def _stem(name: str) -> str:
-    stem = PurePosixPath(name).stem
-    return stem[:-4] if stem.lower().endswith(".ome") else stem
-
-
-def _parse(stem: str) -> tuple[bool | None, str]:
-    """(is it a label, the rest of the name) from words at the front or the end; None if no word says."""
-    # a letter is a word only alone, before a number or a split: "cell_y" is no label of "cell"
-    letter = re.fullmatch(r"([xy])(?:[-_. ](train|val|test|\d+))?", stem, re.IGNORECASE)
-    if letter:
-        return letter.group(1).lower() == "y", letter.group(2) or ""
-    for words, is_label in ((_LABEL_WORDS, True), (_IMAGE_WORDS, False)):
-        found = re.fullmatch(rf"(.+)[-_. ](?:{words})", stem, re.IGNORECASE) or re.fullmatch(
-            rf"(?:{words})(?:[-_. ](.+))?", stem, re.IGNORECASE
-        )
-        if found:
-            return is_label, found.group(1) or ""
-    return None, stem
-
-
 def _classify(root: Path, relative: PurePosixPath) -> _Found:
-    stem = _stem(relative.name)
-    is_label, rest = _parse(stem)
-    # what follows "images" or "gt" in a name may be zero-padded on one side only
-    keys = (stem, rest, str(int(rest)) if rest.isdecimal() else rest)
+    stem = stem_of(relative.name)
+    is_label, rest = parse_stem(stem)
+    keys = keys_of(stem, rest)
     folders = relative.parts[:-1]
     for i in reversed(range(len(folders))):
         folder = folders[i].lower()
-        if folder in _IMAGE_FOLDERS or folder in _LABEL_FOLDERS:
+        if folder in IMAGE_FOLDERS or folder in LABEL_FOLDERS:
             group = ("/".join(folders[:i]), "/".join(folders[i + 1 :]))
-            return _Found(root / relative, relative, stem, folder in _LABEL_FOLDERS, group, keys, folders[i])
-    # beside each other only the word tells them apart: the bare stem is no key
-    return _Found(
-        root / relative, relative, stem, bool(is_label), ("/".join(folders), "\0beside"), keys[1:], ""
-    )
+            return _Found(root / relative, relative, stem, folder in LABEL_FOLDERS, group, keys, folders[i], i)
+    if is_label:  # beside each other only the word tells them apart: the bare stem is no key
+        keys = (rest, *keys[1:])
+    return _Found(root / relative, relative, stem, bool(is_label), ("/".join(folders), "\0beside"), keys, "")
 
 
-def _match(
-    members: list[_Found], pairs: list[Pair], unlabelled: list[Path], orphans: list[Path], problems: list[str]
-) -> None:
+def _match(members: list[_Found], pairs: list[Pair], problems: list[str]) -> list[_Found]:
+    """Adds the pairs of one group, and what fits more than once; returns the rest."""
     images = [m for m in members if not m.is_label]
     labels = [m for m in members if m.is_label]
     for i_image_key, i_label_key in ((0, 0), (0, 1), (1, 0), (1, 1), (2, 2)):
         by_key: dict[str, tuple[list[_Found], list[_Found]]] = {}
         for found in images:
-            by_key.setdefault(found.keys[min(i_image_key, len(found.keys) - 1)], ([], []))[0].append(found)
+            by_key.setdefault(found.keys[i_image_key], ([], []))[0].append(found)
         for found in labels:
-            by_key.setdefault(found.keys[min(i_label_key, len(found.keys) - 1)], ([], []))[1].append(found)
+            by_key.setdefault(found.keys[i_label_key], ([], []))[1].append(found)
         for key, (some_images, some_labels) in by_key.items():
             if not some_images or not some_labels:
                 continue
             if len(some_images) == len(some_labels) == 1:
                 pairs.append(_pair(some_images[0], some_labels[0], key))
             else:
-                names = [
-                    ", ".join(f.relative.as_posix() for f in some) for some in (some_images, some_labels)
-                ]
+                names = [", ".join(f.relative.as_posix() for f in some) for some in (some_images, some_labels)]
                 problems.append(f"names fit more than once: {names[0]} with {names[1]}")
             images = [f for f in images if f not in some_images]
             labels = [f for f in labels if f not in some_labels]
-    unlabelled += [f.path for f in images]
-    orphans += [f.path for f in labels]
+    return images + labels
+
+
+def _among_siblings(left: list[_Found]) -> tuple[list[list[_Found]], list[_Found]]:
+    """Groups of files in folders beside each other, told apart by words in the folders' names; and the others."""
+    groups: dict[tuple[str, str, str], list[_Found]] = {}
+    images: list[_Found] = []
+    others: list[_Found] = []
+    for found in left:
+        folders = found.relative.parts[:-1]
+        roles = [folder_role(folder) for folder in folders]
+        i = max((i for i, role in enumerate(roles) if role.is_label), default=None)
+        if i is not None:
+            group = "/".join(folders[:i]), roles[i].key, "/".join(folders[i + 1 :])
+            groups.setdefault(group, []).append(replace(found, is_label=True, role_folder=folders[i], i_role=i))
+        else:
+            (others if found.is_label else images).append(found)
+    label_keys: dict[str, dict[str, str]] = {}
+    for (above, key, _), members in groups.items():
+        label_keys.setdefault(above, {})[key] = folder_role(members[0].role_folder).bare
+    siblings: dict[str, set[str]] = {}
+    for found in images:
+        folders = found.relative.parts[:-1]
+        for i, folder in enumerate(folders):
+            siblings.setdefault("/".join(folders[:i]), set()).add(folder)
+    for found in images:
+        for group, i, is_within in _sibling_groups(found, label_keys, siblings):
+            if group in groups:
+                groups[group].append(_moved(found, i, is_within))
+                break
+        else:
+            others.append(found)
+    return list(groups.values()), others
+
+
+def _sibling_groups(
+    found: _Found, label_keys: dict[str, dict[str, str]], siblings: dict[str, set[str]]
+) -> Iterator[tuple[tuple[str, str, str], int, bool]]:
+    """Where a picture's labels may be, the likeliest first: (group, place of its own folder, is that among the labels')."""
+    folders = found.relative.parts[:-1]
+    for i in reversed(range(len(folders))):
+        yield ("/".join(folders[:i]), folder_role(folders[i]).key, "/".join(folders[i + 1 :])), i, False
+    for i in reversed(range(len(folders) + 1)):  # gt/ among the pictures themselves
+        yield ("/".join(folders[:i]), "", "/".join(folders[i:])), i, True
+    for i in reversed(range(len(folders))):
+        above, bare = "/".join(folders[:i]), folder_role(folders[i]).bare
+        keys, around = label_keys.get(above, {}), siblings[above]
+        alike = [key for key, other in keys.items() if other == bare]
+        if len(alike) == 1 and sum(folder_role(one).bare == bare for one in around) == 1:  # a_test_images + a_gt
+            yield (above, alike[0], "/".join(folders[i + 1 :])), i, False
+        if len(keys) == len(around) == 1:  # one folder of each kind: no other can be meant
+            yield (above, next(iter(keys)), "/".join(folders[i + 1 :])), i, False
+
+
+def _moved(found: _Found, i: int, is_within: bool) -> _Found:
+    if is_within:
+        return replace(found, role_folder=".", i_role=-1)
+    folder = found.relative.parts[i]
+    role = folder_role(folder)
+    return replace(found, role_folder=folder, i_role=i, keeps_role=bool(role.key), split=role.split)
 
 
 def _pair(image: _Found, labels: _Found, key: str) -> Pair:
     folders = image.relative.parts[:-1]
-    split: SplitName | None = None
+    split: SplitName | None = image.split
     for folder in folders:
-        split = _SPLIT_FOLDERS.get(folder.lower(), split)
+        split = SPLIT_FOLDERS.get(folder.lower(), split)
     if split is None and not image.role_folder:
-        split = _SPLIT_FOLDERS.get(key.lower())
+        split = SPLIT_FOLDERS.get(key.lower())
     if image.role_folder:
-        i_role = len(folders) - 1 - folders[::-1].index(image.role_folder)
-        folders = folders[:i_role] + folders[i_role + 1 :]
+        if image.i_role >= 0 and not image.keeps_role:
+            folders = folders[: image.i_role] + folders[image.i_role + 1 :]
         layout = f"{image.role_folder}/ + {labels.role_folder}/"
     else:
         layout = f"{_pattern(image.stem, key)} + {_pattern(labels.stem, key)}"
-    kind: Kind = "volume" if image.path.suffix.lower() in _VOLUME_SUFFIXES else "page"
+    kind: Kind = "volume" if image.path.suffix.lower() in VOLUME_SUFFIXES else "page"
     name = "/".join([*folders, image.stem])
     return Pair(name, image.path, labels.path, kind, split, layout, 0, image.relative.parent.as_posix())
 
@@ -318,18 +346,4 @@ def _with_unique_names(pairs: list[Pair]) -> list[Pair]:
     count: dict[str, int] = {}
     for pair in pairs:
         count[pair.name] = count.get(pair.name, 0) + 1
-    return [
-        pair
-        if count[pair.name] == 1
-        else Pair(
-            f"{pair.folder}/{pair.image.name}",
-            pair.image,
-            pair.labels,
-            pair.kind,
-            pair.split,
-            pair.layout,
-            pair.i_image,
-            pair.folder,
-        )
-        for pair in pairs
-    ]
+    return [pair if count[pair.name] == 1 else replace(pair, name=f"{pair.folder}/{pair.image.name}") for pair in pairs]

@@ -1,6 +1,7 @@
 """Which planes train, which choose the checkpoint, which only report.
 
     SplitRules(train, val, test, exclude, val_share); SplitRules.overridden(--val, --exclude) -> SplitRules
+    excluded_pairs(table, entries) -> pairs that are left out of everything
     make_split(table, rules, count_planes, stack=False) -> Split(train, val, test, unused, excluded, notes)
     Split.describe() -> lines to print; Split.as_dict() -> names for the model card
     Selection(pair, planes): the planes of one pair that belong to a set
@@ -107,17 +108,12 @@ class Split:
         for name in (*SETS, "unused"):
             chosen: tuple[Selection, ...] = getattr(self, name)
             if chosen or name in ("train", "val"):
-                shown = ", ".join(map(str, chosen[:most])) + (
-                    f" ... {chosen[-1]}" if len(chosen) > most else ""
-                )
+                shown = ", ".join(map(str, chosen[:most])) + (f" ... {chosen[-1]}" if len(chosen) > most else "")
                 lines.append(
-                    f"{name}: {num_planes(chosen)} planes of {len(chosen)} pictures"
-                    + (f" ({shown})" if chosen else "")
+                    f"{name}: {num_planes(chosen)} planes of {len(chosen)} pictures" + (f" ({shown})" if chosen else "")
                 )
         if self.excluded:
-            names = ", ".join(p.name for p in self.excluded[:most]) + (
-                " ..." if len(self.excluded) > most else ""
-            )
+            names = ", ".join(p.name for p in self.excluded[:most]) + (" ..." if len(self.excluded) > most else "")
             lines.append(f"excluded: {len(self.excluded)} pictures ({names})")
         return lines + [f"note: {note}" for note in self.notes]
 
@@ -131,9 +127,7 @@ def num_planes(selections: Iterable[Selection]) -> int:
     return sum(len(s.planes) for s in selections)
 
 
-def make_split(
-    table: PairTable, rules: SplitRules, count_planes: Callable[[Pair], int], stack: bool = False
-) -> Split:
+def make_split(table: PairTable, rules: SplitRules, count_planes: Callable[[Pair], int], stack: bool = False) -> Split:
     """Put every plane into at most one set.
 
     Rules go before folders named train, val, test; these go before the rest, which trains unless rules name
@@ -153,7 +147,7 @@ def make_split(
         UsageError: if sets overlap, an entry is malformed, one of `--val` or `exclude` fits nothing, or no
             plane is left to train.
     """
-    excluded = _excluded(table, rules.exclude)
+    excluded = excluded_pairs(table, rules.exclude)
     out = set(excluded)
     sizes = {p: count_planes(p) if p.kind == "volume" else 1 for p in table.pairs if p not in out}
     volumes = _volumes(sizes, stack)
@@ -167,6 +161,8 @@ def make_split(
             bare = [e for e in entries if _parse_entry(e)[0] == ""]
             entries = tuple(e for e in entries if e not in bare)
             notes += [f"the folders name a split: the rule {name} = {e!r} is passed over" for e in bare]
+        if of_user:
+            _refuse_excluded(entries, excluded, sizes)
         named[name] = _named(entries, sizes, volumes, name, notes, must_fit=of_user)
     if rules.override_val:
         for pair, planes in named["val"].items():
@@ -208,7 +204,12 @@ def _volumes(sizes: dict[Pair, int], stack: bool) -> list[list[_Unit]]:
     return volumes
 
 
-def _excluded(table: PairTable, entries: Sequence[str]) -> list[Pair]:
+def excluded_pairs(table: PairTable, entries: Sequence[str]) -> list[Pair]:
+    """The pairs that entries of `exclude` name; by names alone, as these must never be opened.
+
+    Raises:
+        UsageError: if an entry is malformed or fits nothing, or if nothing is left.
+    """
     excluded: set[Pair] = set()
     for entry in entries:
         pattern, planes = _parse_entry(entry)
@@ -220,9 +221,7 @@ def _excluded(table: PairTable, entries: Sequence[str]) -> list[Pair]:
             )
         fitting = {p for p in table.pairs if _fits(pattern, p)}
         # a picture without labels is out anyway, but naming it is no mistake
-        known = any(
-            _fits_name(pattern, p.stem, p.relative_to(table.root).as_posix()) for p in table.unlabelled
-        )
+        known = any(_fits_name(pattern, p.stem, p.relative_to(table.root).as_posix()) for p in table.unlabelled)
         if not fitting and not known:
             raise UsageError(
                 f"--exclude {entry} fits none of the {len(table)} pairs",
@@ -230,7 +229,25 @@ def _excluded(table: PairTable, entries: Sequence[str]) -> list[Pair]:
                 _example(table.pairs),
             )
         excluded |= fitting
+    if len(excluded) == len(table.pairs):
+        raise UsageError(
+            f"no plane of the {len(table)} pairs is left to train: --exclude {' --exclude '.join(entries)} leaves out all",
+            "at least one",
+            _example(table.pairs),
+        )
     return [p for p in table.pairs if p in excluded]
+
+
+def _refuse_excluded(entries: Sequence[str], excluded: Sequence[Pair], sizes: Iterable[Pair]) -> None:
+    for entry in entries:
+        pattern, _ = _parse_entry(entry)
+        out = [pair.name for pair in excluded if pattern and _fits(pattern, pair)]
+        if out and not any(_fits(pattern, pair) for pair in sizes):
+            raise UsageError(
+                f"--val {entry} fits only what --exclude leaves out ({', '.join(out[:3])}{' ...' if out[3:] else ''})",
+                "pictures that are not excluded",
+                _example(sizes),
+            )
 
 
 def _example(pairs: Iterable[Pair]) -> str:
@@ -261,9 +278,7 @@ def _named(
         for pair, i_plane in units:
             chosen.setdefault(pair, set()).add(i_plane)
         if not units and must_fit:
-            raise UsageError(
-                f"--val {entry} fits nothing", "a name, a folder, a glob or planes a:b", _example(sizes)
-            )
+            raise UsageError(f"--val {entry} fits nothing", "a name, a folder, a glob or planes a:b", _example(sizes))
         if not units:
             notes.append(f"the rule {name} = {entry!r} fits nothing here")
     return chosen

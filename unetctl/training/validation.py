@@ -1,5 +1,6 @@
 """Scores of a network during training, computed by the very tiles of `predict`."""
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from unetctl.geometry.mirror import read_mirrored
 from unetctl.geometry.plan import TilePlan, fitting_core
 from unetctl.metrics.boundary import best_threshold, mean_scores, score_thresholds
 from unetctl.metrics.overlap import count_overlap
-from unetctl.networks.unet import UNet
+from unetctl.networks.network import Network
 from unetctl.recipe.schema import Recipe
 from unetctl.runtime.device import Compute
 from unetctl.runtime.engine import Engine, TileJob
@@ -48,9 +49,7 @@ def _never() -> bool:
     return False
 
 
-def predict_plane(
-    engine: Engine, network: UNet, pixels: Pixels, should_stop: Callable[[], bool] = _never
-) -> Pixels:
+def predict_plane(engine: Engine, network: Network, pixels: Pixels, should_stop: Callable[[], bool] = _never) -> Pixels:
     """Logits (C, y, x) of a plane (c, y, x) that is normalised already.
 
     Raises:
@@ -74,8 +73,21 @@ def predict_plane(
     return output
 
 
+def as_stored(network: Network) -> Network:
+    """A copy with the numbers that a weights file keeps of it (`save_weights` in `unetctl.networks.weights`).
+
+    What is validated must be what is used later: numbers that float16 does not hold become infinite here, too.
+    """
+    copied = copy.deepcopy(network)
+    with torch.no_grad():
+        for name, value in copied.state_dict().items():  # views: writing into them changes the copy
+            if value.is_floating_point() and ".norm." not in name:
+                value.copy_(value.half())
+    return copied
+
+
 def validate(
-    network: UNet,
+    network: Network,
     planes: Sequence[Plane],
     recipe: Recipe,
     loss: nn.Module,
@@ -97,7 +109,12 @@ def validate(
         Stopped: if asked to.
     """
     engine = Engine(
-        network, compute, device, batch=1, keep="logits", activation=recipe.output.resolved_activation,
+        network,
+        compute,
+        device,
+        batch=1,
+        keep="logits",
+        activation=recipe.output.resolved_activation,
         threshold=recipe.output.threshold,
     )
     outputs = tuple(predict_plane(engine, network, plane.pixels, should_stop) for plane in planes)

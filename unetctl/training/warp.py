@@ -84,9 +84,7 @@ def random_warp(
     flip_y, flip_x = (bool(v) for v in rng.integers(0, 2, size=2)) if flip else (False, False)
     num_quarters = int(rng.integers(0, 4)) if rotate == "quarter" else 0
     angle_rad = float(rng.uniform(0.0, 2.0 * math.pi)) if rotate == "any" else 0.0
-    factor = (
-        1.0 if scale[0] == scale[1] == 1.0 else math.exp(rng.uniform(math.log(scale[0]), math.log(scale[1])))
-    )
+    factor = 1.0 if scale[0] == scale[1] == 1.0 else math.exp(rng.uniform(math.log(scale[0]), math.log(scale[1])))
     displacement = None
     if elastic_sigma_px > 0 and rng.random() < elastic_prob:
         vectors = rng.normal(0.0, elastic_sigma_px, size=(2, elastic_grid, elastic_grid))
@@ -190,7 +188,5 @@ def apply_warp(image: Tensor, warp: Warp, out: Size2, tile: Size2, mode: Mode) -
             axes = [axis for axis, sign in zip((-2, -1), signs, strict=True) if sign < 0]
             return view.flip(axes) if axes else view.contiguous()
     grid = sampling_grid(warp, out, tile, (image.shape[-2], image.shape[-1]), image.device)
-    sampled = F.grid_sample(
-        image[None].float(), grid, mode=mode, padding_mode="reflection", align_corners=True
-    )
+    sampled = F.grid_sample(image[None].float(), grid, mode=mode, padding_mode="reflection", align_corners=True)
     return sampled[0].to(image.dtype)

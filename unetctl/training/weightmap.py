@@ -67,9 +67,7 @@ def class_balance(counts: Sequence[int] | npt.NDArray[np.integer]) -> tuple[floa
     """
     array = np.asarray(counts, np.float64)
     present = array > 0
-    return tuple(
-        float(array.sum() / (present.sum() * count)) if count > 0 else 0.0 for count in array.tolist()
-    )
+    return tuple(float(array.sum() / (present.sum() * count)) if count > 0 else 0.0 for count in array.tolist())
 
 
 def two_nearest(
@@ -102,8 +100,7 @@ def two_nearest(
         if box is None:
             continue
         around = tuple(
-            slice(max(0, s.start - grow), min(size, s.stop + grow))
-            for s, size in zip(box, labels.shape, strict=True)
+            slice(max(0, s.start - grow), min(size, s.stop + grow)) for s, size in zip(box, labels.shape, strict=True)
         )
         distance = ndimage.distance_transform_edt(dense[around] != i_cell).astype(np.float32)
         distance[distance > reach_px] = np.inf

@@ -1,0 +1,98 @@
+"""What a training run keeps: the weights as they were scored, the start where nothing was better, and a log."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import unetctl
+from tests.courses import SPEC, Course, assert_same
+from tests.training_data import GREY, pages, run, tensors
+from unetctl.jobs import train
+from unetctl.networks.build import build_network
+from unetctl.networks.network import Network
+from unetctl.networks.weights import WeightsHeader, load_weights, save_weights
+from unetctl.runtime.events import EpochEnded, Event
+from unetctl.training.validation import as_stored
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of pictures with labels, in a working directory with a recipe."""
+    (tmp_path / "grey.toml").write_text(GREY)
+    monkeypatch.chdir(tmp_path)
+    return pages(tmp_path / "data", 4)
+
+
+def test_a_network_as_stored_is_the_network_that_is_loaded(tmp_path: Path):
+    network = build_network(SPEC, 3)
+    with torch.no_grad():
+        for value in network.state_dict().values():
+            value.mul_(1 + 1e-4) if value.is_floating_point() else None
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    stored = as_stored(network).state_dict()
+    save_weights(tmp_path / "w.safetensors", network, WeightsHeader("x", SPEC.to_dict(), {}))
+    for name, value in load_weights(tmp_path / "w.safetensors")[0].state_dict().items():
+        assert torch.equal(value, stored[name]), name
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert any(not torch.equal(value, before[name]) for name, value in stored.items())
+
+
+def test_the_weights_that_are_kept_are_those_that_were_scored(data: Path, monkeypatch: pytest.MonkeyPatch):
+    scored: list[dict[str, torch.Tensor]] = []
+    from unetctl.training.validation import validate
+
+    def recorded(network: Network, *args: Any) -> Any:
+        scored.append({k: v.clone() for k, v in network.state_dict().items()})
+        return validate(network, *args)
+
+    monkeypatch.setattr(train, "validate", recorded)
+    events: list[Event] = []
+    unetctl.train(data, task="grey.toml", output="run", emit=events.append)
+    best = max(e.epoch for e in events if isinstance(e, EpochEnded) and e.is_best)
+    for name, value in tensors(Path("run")).items():
+        assert name.endswith("num_batches_tracked") or torch.equal(value, scored[best - 1][name]), name
+
+
+def test_a_start_that_nothing_was_better_than_is_kept(data: Path):
+    unetctl.train(data, task="grey.toml", output="first", overrides=("train.select=loss",))
+    spoil = ("--lr", 1e3, "--set", "train.warmup_steps=0", "--set", "train.grad_clip=0", "--set", "train.ema=0")
+    told = run("train", "--data", data, "--task", "first", "--from", "first", "-o", "second", *spoil)
+    assert told.exit_code == 0, told.stderr
+    assert "before the first step: val_loss" in told.stderr
+    assert "best weights are those that it started from: val_loss" in told.stderr
+    assert json.loads(Path("second/report.json").read_text())["best_epoch"] == 0
+    first, second = tensors(Path("first")), tensors(Path("second"))
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    again = run("train", "--data", data, "--task", "first", "--from", "first", "-o", "second", *spoil)
+    assert (again.exit_code, "before the first step" in again.stderr) == (0, False)
+
+
+def test_judging_the_start_leaves_the_course_as_it_is(tmp_path: Path):
+    plain, judged = Course(tmp_path / "plain"), Course(tmp_path / "judged", judge_start=True)
+    assert plain.go()
+    assert judged.go(stop_after=4) is False
+    pieces = Course(tmp_path / "judged", judge_start=True)
+    assert pieces.go()
+    assert [e["epoch"] for e in pieces.fit.state.history] == [0, 1, 2, 3]
+    assert [e.epoch for e in judged.epochs + pieces.epochs] == [0, 1, 2, 3]
+    assert pieces.fit.state.history[1:] == plain.fit.state.history
+    assert {**judged.losses, **pieces.losses} == plain.losses
+    assert all(torch.equal(value, pieces.tensors[name]) for name, value in plain.tensors.items())
+    old = Course(tmp_path / "old")  # a checkpoint from before starts were judged
+    assert old.go(stop_after=4) is False
+    rest = Course(tmp_path / "old", judge_start=True)
+    assert rest.go()
+    rest.losses = plain.losses
+    assert_same(rest, plain)
+
+
+def test_a_training_run_keeps_a_log(data: Path):
+    unetctl.train(data, task="grey.toml", output="run", epochs=2)
+    lines = [json.loads(line) for line in Path("run/log.jsonl").read_text().splitlines()]
+    assert {"Note", "StageStarted", "EpochEnded", "StageEnded"} <= {line["event"] for line in lines}
+    assert [line["epoch"] for line in lines if line["event"] == "EpochEnded"] == [1, 2]
+    unetctl.train(data, task="grey.toml", output="run", epochs=2, fresh=True)
+    assert len(Path("run/log.jsonl").read_text().splitlines()) == len(lines)

@@ -1,0 +1,148 @@
+"""What `unetctl train` learns from: found, paired, surveyed, split, read; each told as it is decided."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from unetctl.errors import InputError, Stopped
+from unetctl.recipe.schema import Recipe
+from unetctl.runtime.events import Listener, Note
+from unetctl.training.crops import Plane
+from unetctl.training.load import LoadedPair, load_selection, with_loss_weights
+from unetctl.training.pairs import PairTable, find_pairs
+from unetctl.training.polarity import settled
+from unetctl.training.splits import Selection, Split, SplitRules, excluded_pairs, make_split
+from unetctl.training.survey import survey
+
+
+@dataclass(frozen=True)
+class TrainData:
+    """All that a training holds in memory of its data.
+
+    Attributes:
+        split: which planes train, validate, test; without those that could not be read.
+        train, val: planes with loss weights.
+        value_range: lowest and highest grey value of the training planes.
+        spacing_um: of the first training picture.
+    """
+
+    split: Split
+    train: tuple[Plane, ...]
+    val: tuple[Plane, ...]
+    value_range: tuple[float, float]
+    spacing_um: tuple[float | None, ...]
+
+    def digest(self) -> str:
+        """SHA-256 (64 hex digits) of names, sizes, pixels and targets, all of them."""
+        sha = hashlib.sha256()
+        for plane in (*self.train, *self.val):
+            # the weights follow from the targets and the recipe, but for where nothing is known
+            arrays = [plane.pixels, plane.target, *([] if plane.weights is None else [plane.weights == 0])]
+            sha.update(repr((plane.name, [(a.shape, str(a.dtype)) for a in arrays])).encode())
+            for array in arrays:
+                sha.update(np.ascontiguousarray(array).data)
+        return sha.hexdigest()
+
+
+@dataclass(frozen=True)
+class DataWishes:
+    """What the command line says about the data.
+
+    Attributes:
+        folder: of pictures and labels.
+        val, exclude: entries as in `unetctl.training.splits`; what `exclude` names is never opened.
+        skips_errors: pairs that cannot be read or do not fit are left out and told; else the first word is an error.
+    """
+
+    folder: Path
+    val: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    skips_errors: bool = False
+
+
+def gather(wishes: DataWishes, recipe: Recipe, emit: Listener, should_stop: Callable[[], bool]) -> TrainData:
+    """Finds, splits and reads the data of a training.
+
+    Raises:
+        InputError: if there are no pairs, or some cannot be read or do not fit and are not to be skipped.
+        UsageError: if the split leaves nothing to train.
+        Stopped: if asked to.
+    """
+    table = find_pairs(wishes.folder)
+    for line in table.describe():
+        emit(Note(line, "info"))
+    s = recipe.split
+    rules = SplitRules(s.train, s.val, s.test, val_share=s.val_share).overridden(wishes.val, wishes.exclude)
+    split = _split(table, rules, recipe, wishes, emit, should_stop)
+    for line in split.describe():
+        emit(Note(line, "info"))
+    reader = _Reader(recipe, wishes.skips_errors, emit, should_stop)
+    train_pairs, val_pairs = reader.read(split.train), reader.read(split.val)
+    if not train_pairs:
+        raise reader.failed[0][1]
+    out = {selection.pair for selection, _ in reader.failed}
+    split = replace(
+        split,
+        train=tuple(one for one in split.train if one.pair not in out),
+        val=tuple(one for one in split.val if one.pair not in out),
+    )
+    pairs, polarity = settled([*train_pairs, *val_pairs])
+    for text, kind in polarity.describe() if polarity else []:
+        emit(Note(text, kind))
+    num_train = sum(len(pair.planes) for pair in train_pairs)
+    planes = [plane for pair in pairs for plane in pair.planes]
+    planes = with_loss_weights(planes, recipe, planes[:num_train])
+    num_empty = sum(not plane.target.any() for plane in planes)
+    if num_empty:
+        emit(Note(f"{num_empty} of {len(planes)} planes hold background only", "info"))
+    lows, highs = zip(*(pair.value_range for pair in train_pairs), strict=True)
+    return TrainData(
+        split, tuple(planes[:num_train]), tuple(planes[num_train:]), (min(lows), max(highs)), train_pairs[0].spacing_um
+    )
+
+
+def _split(
+    table: PairTable,
+    rules: SplitRules,
+    recipe: Recipe,
+    wishes: DataWishes,
+    emit: Listener,
+    should_stop: Callable[[], bool],
+) -> Split:
+    excluded = frozenset(excluded_pairs(table, rules.exclude))
+    found = survey([pair for pair in table if pair not in excluded], should_stop)
+    if not wishes.skips_errors or not found.num_planes:
+        found.refuse_left_out()
+    for line in found.describe():
+        emit(Note(line, "warning"))
+    out = {one.pair for one in found.left_out}
+    fitting = replace(table, pairs=tuple(pair for pair in table if pair not in out))
+    return make_split(fitting, rules, found.count_planes, stack=recipe.input.stack)
+
+
+class _Reader:
+    """Reads selections, and remembers those that could not be read if these may be skipped."""
+
+    def __init__(self, recipe: Recipe, skips_errors: bool, emit: Listener, should_stop: Callable[[], bool]) -> None:
+        self._recipe, self._skips_errors, self._emit, self._should_stop = recipe, skips_errors, emit, should_stop
+        self.failed: list[tuple[Selection, InputError]] = []
+
+    def read(self, selections: Sequence[Selection]) -> list[LoadedPair]:
+        loaded = []
+        for selection in selections:
+            if self._should_stop():
+                raise Stopped("stopped while the pictures were read", "", "run the same command again")
+            try:
+                loaded.append(load_selection(selection, self._recipe))
+            except InputError as error:
+                if not self._skips_errors:
+                    raise
+                self.failed.append((selection, error))
+                self._emit(Note(f"{selection.pair.name} is left out: {error.seen}", "warning"))
+                continue
+            for note in loaded[-1].notes:
+                self._emit(Note(note, "warning"))
+        return loaded
