@@ -52,6 +52,31 @@ def test_statistics_of_extreme_values_are_numbers(dtype: str, limit: float):
     assert np.isfinite((*found.mean, *found.std, *found.median)).all()
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_two_levels_of_a_page_are_its_ink_and_its_paper(dtype: str):
+    chance = np.random.default_rng(3)
+    is_ink = chance.random((400, 500)) < 0.07
+    page = np.where(is_ink, chance.normal(30, 5, is_ink.shape), chance.normal(100, 5, is_ink.shape)).astype(dtype)
+    found = measure(lambda box: page[box.slices()][None], page.shape, low=2, high=98, max_pixels=10**6)
+    assert found is not None
+    # among 1,024 bins a few pixels next to the threshold may fall on its other side
+    assert found.dark[0] == pytest.approx(page[is_ink].astype(float).mean(), abs=0.1)
+    assert found.bright[0] == pytest.approx(page[~is_ink].astype(float).mean(), abs=0.1)
+    scaling = Scaling.of(Normalise(method="two_levels", least_contrast=0.01), found, 1, np.dtype(np.uint8))
+    scaled = [(level - scaling.shift[0]) * scaling.factor[0] for level in (found.dark[0], found.bright[0])]
+    assert scaled == pytest.approx([-1, 1])
+
+
+def test_a_blank_page_has_no_ink():
+    page = np.random.default_rng(3).normal(210, 3, (300, 300)).astype(np.uint8)
+    for blank in (page, np.full_like(page, 210)):
+        source = MemorySource(blank, "yx")
+        found = measure(lambda box: source.read(0, box)[None], page.shape, low=2, high=98, max_pixels=10**6)  # noqa: B023
+        assert found is not None
+        scaling = Scaling.of(Normalise(method="two_levels"), found, 1, page.dtype)
+        assert ((blank - scaling.shift[0]) * scaling.factor[0]).min() > 0
+
+
 @given(shape=st.tuples(st.integers(1, 300), st.integers(1, 40_000), st.integers(1, 40_000)), planar=st.booleans())
 def test_the_sample_is_bounded_spread_and_always_the_same(shape: tuple[int, int, int], planar: bool):
     volume = shape[1:] if planar else shape

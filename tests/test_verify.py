@@ -17,7 +17,7 @@ from unetctl.jobs.predict import Prediction, PredictOptions, plan_prediction, ru
 from unetctl.jobs.tasks import resolve_task
 from unetctl.jobs.verify import sample, shifted, verify_seams
 from unetctl.networks.build import build_network
-from unetctl.networks.unet import UNet
+from unetctl.networks.network import Network
 from unetctl.networks.weights import WeightsHeader, save_weights
 from unetctl.recipe.load import recipe_from_dict
 from unetctl.runtime.events import Event, StageProgress
@@ -51,7 +51,7 @@ def weights_of(tmp_path: Path) -> Make:
     return make
 
 
-def predicted(weights: Path, pixels: npt.NDArray[Any], tmp_path: Path, **options: Any) -> tuple[Prediction, UNet]:
+def predicted(weights: Path, pixels: npt.NDArray[Any], tmp_path: Path, **options: Any) -> tuple[Prediction, Network]:
     """A finished prediction of an array whose axes are given as an option; its source is open."""
     path = tmp_path / "input.npy"
     np.save(path, pixels)

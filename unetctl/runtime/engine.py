@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -11,10 +11,11 @@ from torch import Tensor
 
 from unetctl.errors import ResourceError
 from unetctl.networks.build import for_inference
-from unetctl.networks.unet import TileFrame, UNet
+from unetctl.networks.network import Network, TileFrame
 from unetctl.runtime.device import PRECISIONS, Compute
 from unetctl.runtime.events import Listener, Note, nobody
-from unetctl.runtime.numerics import Keep, Scaling, finish
+from unetctl.runtime.numerics import Keep, Scaling, finish, restored
+from unetctl.runtime.run_plan import RunPlan
 
 Pixels = npt.NDArray[Any]
 
@@ -26,10 +27,12 @@ class TileJob:
     Attributes:
         pixels: (c, *tile), the source's dtype, context slices already among the channels.
         scaling: of its volume.
+        image_dtype: numpy name of the type that an image answer is rounded to.
     """
 
     pixels: Pixels
     scaling: Scaling
+    image_dtype: str = "float32"
 
 
 class Engine:
@@ -40,12 +43,12 @@ class Engine:
         compute: arithmetic, from the plan.
         device: of the plan's kind.
         batch: tiles at once; a smaller batch is filled up with zeros, so that all batches have one shape.
-        keep, activation, threshold: see `unetctl.runtime.numerics.finish`.
+        keep, activation, threshold: see `unetctl.runtime.numerics.finish` and `restored`.
     """
 
     def __init__(
         self,
-        network: UNet,
+        network: Network,
         compute: Compute,
         device: torch.device,
         *,
@@ -66,11 +69,34 @@ class Engine:
         self._copied: list[Any] = [None, None]
         self._turn = 0
 
+    @classmethod
+    def of_plan(
+        cls,
+        network: Network,
+        plan: RunPlan,
+        device: torch.device,
+        *,
+        batch: int | None = None,
+        keep: Keep | None = None,
+        emit: Listener = nobody,
+    ) -> Self:
+        """The engine of a run; `batch` and `keep` as the plan says unless given."""
+        return cls(
+            network,
+            plan.compute,
+            device,
+            batch=batch or plan.batch,
+            keep=keep or plan.keep,
+            activation=plan.typed_recipe().output.resolved_activation,
+            threshold=plan.threshold,
+            emit=emit,
+        )
+
     def submit(self, jobs: Sequence[TileJob], frame: TileFrame) -> Callable[[], Pixels]:
         """Starts a batch and gives a function that waits for its result.
 
         Args:
-            jobs: 1..batch tiles of one shape.
+            jobs: 1..batch tiles of one shape and one type.
             frame: where the core lies in them.
 
         Returns:
@@ -125,10 +151,14 @@ class Engine:
         float_type = torch.float64 if self._dtype == torch.float64 else torch.float32
         x = batch.to(float_type)
         shift, factor = _scales(jobs, x)
-        x = x.sub_(shift).mul_(factor).to(self._dtype)
+        x = x.sub_(shift).mul_(factor).to(self._network.input_dtype)
         x = x.to(memory_format=torch.channels_last if x.ndim == 4 else torch.channels_last_3d)
-        logits = self._network(x, frame)
-        return finish(logits[: len(jobs)], self.keep, self._activation, self._threshold)
+        num = len(jobs)
+        if self.keep == "image":
+            image = self._network.final(x, frame).image
+            assert image is not None  # the planner keeps no image of a network that answers none
+            return restored(image[:num], shift[:num], factor[:num], jobs[0].image_dtype)
+        return finish(self._network(x, frame)[:num], self.keep, self._activation, self._threshold)
 
     def _host_batch(self, jobs: Sequence[TileJob]) -> Tensor:
         first = jobs[0].pixels

@@ -68,19 +68,19 @@ class StageEnded(Event):
 
 @dataclass(frozen=True)
 class EpochEnded(Event):
-    """Training finished an epoch.
+    """Training finished an epoch, or validated the weights that it starts from.
 
     Attributes:
-        epoch: from 1.
+        epoch: from 1; 0 for the start.
         num_epochs: planned.
-        loss: mean over the epoch's steps.
+        loss: mean over the epoch's steps; None for the start.
         metrics: of the validation, empty if this epoch was not validated.
         is_best: True if the validation chose these weights.
     """
 
     epoch: int
     num_epochs: int
-    loss: float
+    loss: float | None
     metrics: Mapping[str, float] = field(default_factory=dict)
     is_best: bool = False
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from unetctl.geometry.box import Box
 from unetctl.geometry.plan import Block, Tile
-from unetctl.networks.unet import TileFrame
+from unetctl.networks.network import TileFrame
 from unetctl.runtime.engine import Engine, TileJob
 from unetctl.runtime.reading import BlockPixels, BlockReader
 from unetctl.runtime.run_plan import ImagePlan, RunPlan
@@ -92,7 +92,7 @@ def tile_job(image: ImagePlan, block: Block, source: BlockPixels, tile: Tile, di
     if image.num_leading:
         shape = image.tiles.shape[: image.num_leading]
         volume = int(np.ravel_multi_index(tile.kept.start[: image.num_leading], shape))
-    return TileJob(pixels, source.scalings[volume]), tile_frame(tile, dims)
+    return TileJob(pixels, source.scalings[volume], image.output.dtype), tile_frame(tile, dims)
 
 
 def tile_frame(tile: Tile, dims: int) -> TileFrame:
@@ -261,7 +261,7 @@ class PipelinedLoop:
             self.times.num_blocks += 1
 
     def _compute_all(self) -> bool:
-        # Tiles of one shape share a batch, whatever block they come from; two batches may be under way on a device.
+        # Tiles of one shape and type share a batch, whatever block they come from; two batches may be under way on a device.
         waiting: dict[tuple[Any, ...], list[tuple[_Filling, Tile, TileJob]]] = {}
         under_way: list[tuple[list[tuple[_Filling, Tile, TileJob]], Callable[[], Pixels]]] = []
         frames: dict[tuple[Any, ...], TileFrame] = {}
@@ -280,7 +280,7 @@ class PipelinedLoop:
                 if self._should_stop():
                     return False
                 job, frame = tile_job(image, block, source, tile, self._dims)
-                key = (job.pixels.shape, frame)
+                key = (job.pixels.shape, job.pixels.dtype, job.image_dtype, frame)
                 frames[key] = frame
                 waiting.setdefault(key, []).append((filling, tile, job))
                 if len(waiting[key]) >= self._engine.batch:

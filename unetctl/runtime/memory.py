@@ -8,7 +8,7 @@ from pathlib import Path
 from unetctl.errors import ResourceError, UsageError
 from unetctl.geometry.box import Ints
 from unetctl.geometry.plan import TilePlan
-from unetctl.networks.spec import UNetSpec
+from unetctl.networks.spec import NetworkSpec
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 
@@ -106,14 +106,14 @@ class Projection:
         return self.weights + self.tiles if self.on_device else 0
 
 
-def tile_bytes(spec: UNetSpec, core: Ints, itemsize: int) -> int:
+def tile_bytes(spec: NetworkSpec, core: Ints, itemsize: int) -> int:
     """Peak bytes of the forward pass of one tile of this core (network axes only)."""
     return spec.peak_features(core) * itemsize
 
 
 def project(
     plan: TilePlan,
-    spec: UNetSpec,
+    spec: NetworkSpec,
     *,
     batch: int,
     precision_bytes: int,

@@ -7,18 +7,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unetctl.errors import UsageError
 from unetctl.recipe.schema import Normalise
 from unetctl.runtime.statistics import VolumeStatistics
 
 #: Part of every fingerprint: raised whenever a change of ours may alter output bytes for the same plan.
 NUMERICS_VERSION = 1
 
-Keep = Literal["probability", "mask", "classes", "logits"]
+Keep = Literal["probability", "mask", "classes", "logits", "image"]
+
+#: Normalisations that look at the volume's pixels.
+NEEDS_STATISTICS = ("mean_std", "two_levels", "percentile")
 
 #: Brightness of a colour as the eye weighs it (ITU-R BT.601).
 LUMINANCE = (0.299, 0.587, 0.114)
 
 _SMALLEST_SPREAD = 1e-6
+#: Integers of more bytes have more digits than float32, in which images are computed.
+_IMAGE_BYTES = 2
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,13 @@ class Scaling:
         assert statistics is not None
         if normalise.method == "mean_std":
             return cls(statistics.mean, tuple(1.0 / max(s, _SMALLEST_SPREAD) for s in statistics.std))
+        if normalise.method == "two_levels":
+            low, high = _range_of(dtype)
+            least = normalise.least_contrast * (high - low)
+            apart = [max(b - a, least) for a, b in zip(statistics.dark, statistics.bright, strict=True)]
+            # From the paper down: where there is no ink, what is a little darker than the paper must not become ink.
+            middle = tuple(b - d / 2 for b, d in zip(statistics.bright, apart, strict=True))
+            return cls(middle, tuple(2.0 / d for d in apart))
         spread = [max(b - a, _SMALLEST_SPREAD) for a, b in zip(statistics.low, statistics.high, strict=True)]
         return cls(statistics.low, tuple(1.0 / s for s in spread))
 
@@ -59,14 +72,58 @@ def _range_of(dtype: np.dtype[np.generic]) -> tuple[float, float]:
     return 0.0, 1.0
 
 
-def output_dtype(keep: Keep) -> str:
-    """numpy type of what is kept."""
-    return "float32" if keep == "logits" else "uint8"
+def output_dtype(keep: Keep, source: "np.dtype[np.generic] | str" = "uint8") -> str:
+    """numpy type of what is kept.
+
+    Args:
+        keep: see `finish` and `restored`.
+        source: type of the input's pixels; an image keeps it if it is an integer of 8 or 16 bits.
+    """
+    dtype = np.dtype(source)
+    if keep == "image" and dtype.kind in "ui" and dtype.itemsize <= _IMAGE_BYTES:
+        return dtype.name
+    return "float32" if keep in ("logits", "image") else "uint8"
 
 
-def output_channels(keep: Keep, num_classes: int) -> int:
+def output_channels(keep: Keep, num_classes: int, image_channels: int = 0) -> int:
     """Channels of what is kept: argmax and masks of one class have one, and none is stored for it."""
+    if keep == "image":
+        return image_channels
     return 1 if keep == "classes" else num_classes
+
+
+def restored(image: Tensor, shift: Tensor, factor: Tensor, dtype: str) -> Tensor:
+    """A network's image on the grey scale of its input: the scaling undone.
+
+    Args:
+        image: (N, C, *space), normalised.
+        shift, factor: (N, C, 1, ...), of `Scaling`.
+        dtype: numpy name. Integers are rounded, and clipped to what the type can hold; others stay as they are.
+
+    Returns:
+        (N, C, *space): uint8 for "uint8", else the type of `image`, with whole numbers for the other integers.
+    """
+    values = image / factor + shift
+    if np.dtype(dtype).kind not in "ui":
+        return values
+    low, high = _range_of(np.dtype(dtype))
+    values = values.round().clamp(low, high)
+    return values.to(torch.uint8) if dtype == "uint8" else values
+
+
+def refuse_unfit_keep(keep: Keep, activation: str, num_classes: int, image_channels: int) -> None:
+    """Says so if what shall be kept has no meaning for such a network; a recipe's own setting is checked with the recipe.
+
+    Raises:
+        UsageError: for a mask of classes that share their probability: each pixel has one class, and no threshold; for an
+            image of a network that answers none.
+    """
+    if keep == "mask" and activation == "softmax":
+        raise UsageError(f"--keep mask for a network with {num_classes} classes", "--keep classes or probability")
+    if keep == "image" and not image_channels:
+        raise UsageError(
+            "--keep image for a network that answers no image", "--keep probability, mask, classes or logits"
+        )
 
 
 def finish(logits: Tensor, keep: Keep, activation: str, threshold: float) -> Tensor:
@@ -76,6 +133,7 @@ def finish(logits: Tensor, keep: Keep, activation: str, threshold: float) -> Ten
         logits: (N, C, *space) float32 or float64.
         keep: "probability": uint8, 255 for certainty; "mask": uint8 0 or 255, per channel from `threshold` on; "classes":
             (N, 1, *space) uint8 numbers of the likeliest class (of one channel: 1 from `threshold` on); "logits": as they are.
+            An "image" does not come from logits: see `restored`.
         activation: "sigmoid", "softmax" or "none".
         threshold: probability from which a pixel belongs to a mask.
     """

@@ -8,11 +8,11 @@ import numpy as np
 from unetctl.errors import InputError, ResourceError, UsageError
 from unetctl.geometry.box import Ints
 from unetctl.geometry.plan import TilePlan, fitting_core
-from unetctl.networks.spec import UNetSpec
+from unetctl.networks.spec import NetworkSpec
 from unetctl.recipe.schema import Recipe
 from unetctl.runtime.device import PRECISIONS, Compute
 from unetctl.runtime.memory import Projection, format_size, project, refuse_over_budget
-from unetctl.runtime.numerics import Keep, output_channels, output_dtype
+from unetctl.runtime.numerics import Keep, output_channels, output_dtype, refuse_unfit_keep
 from unetctl.runtime.run_plan import ImagePlan, RunPlan, plan_axes
 from unetctl.sinks.base import OutputImage
 from unetctl.sources.base import ImageInfo, SourceInfo
@@ -105,6 +105,7 @@ def make_plan(
     """
     spec = recipe.network_spec
     keep = wishes.keep or recipe.output.keep
+    refuse_unfit_keep(keep, recipe.output.resolved_activation, recipe.output.num_channels, spec.image_channels)
     threshold = recipe.output.threshold if wishes.threshold is None else wishes.threshold
     if not 0 <= threshold <= 1:
         raise UsageError(f"--threshold {threshold}", "a probability from 0 to 1")
@@ -130,13 +131,10 @@ def make_plan(
     largest = max((cut for cut, _, _ in cuts), key=lambda cut: prod(cut.info.shape))
     _, batch, _ = largest.fitting(wishes.batch)
     images: list[ImagePlan] = []
-    projections: list[Projection] = []
     for i_image, (cut, channels, colour) in enumerate(cuts):
-        tiles, _, projection = cut.fitting(batch)
-        projections.append(projection)
-        output = _output(cut.info, tiles, recipe, keep, len(cuts))
+        tiles, _, _ = cut.fitting(batch)
+        output = _output(cut.info, tiles, recipe, keep, len(cuts), channels)
         images.append(ImagePlan(i_image, tiles, output, channels, colour))
-    worst = max(projections, key=lambda projection: projection.host)
     plan = RunPlan(
         recipe.task.name,
         dict(source_options),
@@ -151,7 +149,25 @@ def make_plan(
         wishes.nonfinite,
         dict(statistics or {}),
     )
-    return Planned(plan, worst, tuple(dict.fromkeys(notes)), tuple(dict.fromkeys(warnings)))
+    projection = project_run(plan, source, num_weights)
+    return Planned(plan, projection, tuple(dict.fromkeys(notes)), tuple(dict.fromkeys(warnings)))
+
+
+def project_run(plan: RunPlan, source: SourceInfo, num_weights: int) -> Projection:
+    """Peak memory of running a plan, whoever made it: the worst picture's.
+
+    Args:
+        plan: of the run.
+        source: what its input is.
+        num_weights: of its network.
+    """
+    recipe, wishes, budget_bytes = plan.typed_recipe(), PlanWishes(), 0
+    spec, projections = recipe.network_spec, []
+    for image in plan.images:
+        info, num_channels = source.images[image.i_image], max(1, len(image.channels))
+        cut = _Cut(info, spec, recipe, plan.keep, wishes, plan.compute, budget_bytes, num_weights, num_channels)
+        projections.append(cut.projected(image.tiles, plan.batch))
+    return max(projections, key=lambda projection: projection.host)
 
 
 def choose_channels(
@@ -216,8 +232,8 @@ def _scale_warning(info: ImageInfo, recipe: Recipe) -> list[str]:
     return found[:1]
 
 
-def _output(info: ImageInfo, tiles: TilePlan, recipe: Recipe, keep: Keep, num_images: int) -> OutputImage:
-    channels = output_channels(keep, recipe.output.num_channels)
+def _output(info: ImageInfo, tiles: TilePlan, recipe: Recipe, keep: Keep, num_images: int, seen: Ints) -> OutputImage:
+    channels = output_channels(keep, recipe.output.num_channels, recipe.network_spec.image_channels)
     block, chunk = list(tiles.block_shape), list(_chunk(tiles))
     axes, shape = list(tiles.axes), list(tiles.shape)
     names: tuple[str, ...] = ()
@@ -229,17 +245,18 @@ def _output(info: ImageInfo, tiles: TilePlan, recipe: Recipe, keep: Keep, num_im
         shape.insert(at, channels)
         block.insert(at, channels)
         chunk.insert(at, 1)
-        names = recipe.output.classes
+        seen_names = tuple(info.channel_names[c] for c in seen) if info.channel_names else ()
+        names = seen_names if keep == "image" else recipe.output.classes
     return OutputImage(
         info.name if num_images > 1 else "",
         tuple(shape),
         "".join(axes),
-        output_dtype(keep),
+        output_dtype(keep, info.dtype),
         tuple(block),
         tuple(chunk),
         info.spacing_um,
         names,
-        "image" if keep in ("probability", "logits") else "labels",
+        "image" if keep in ("probability", "logits", "image") else "labels",
         info.dpi,
     )
 
@@ -261,7 +278,7 @@ class _Cut:
     """Finds the largest cores, then blocks, that the budget allows."""
 
     info: ImageInfo
-    spec: UNetSpec
+    spec: NetworkSpec
     recipe: Recipe
     keep: Keep
     wishes: PlanWishes
@@ -285,7 +302,7 @@ class _Cut:
         while True:
             tiles = self._tiles(largest, block_pixels)
             chosen = batch or self._batch(tiles)
-            projection = self._projected(tiles, chosen)
+            projection = self.projected(tiles, chosen)
             if projection.host <= self.budget_bytes:
                 return tiles, chosen, projection
             if (
@@ -362,7 +379,8 @@ class _Cut:
         per_tile = prod(tiles.core)
         return int(min(_MAX_BATCH, max(1, _BATCH_PIXELS[self.compute.device] // per_tile), max(1, tiles.num_tiles)))
 
-    def _projected(self, tiles: TilePlan, batch: int) -> Projection:
+    def projected(self, tiles: TilePlan, batch: int) -> Projection:
+        """Peak memory of a cut."""
         numbers = {"fp64": 8, "fp32": 4}.get(self.compute.precision, 2)
         assert self.compute.precision in PRECISIONS
         return project(
@@ -371,8 +389,8 @@ class _Cut:
             batch=batch,
             precision_bytes=numbers,
             input_bytes=self.num_channels * max(1, np.dtype(self.info.dtype).itemsize),
-            output_bytes=output_channels(self.keep, self.recipe.output.num_channels)
-            * np.dtype(output_dtype(self.keep)).itemsize,
+            output_bytes=output_channels(self.keep, self.recipe.output.num_channels, self.spec.image_channels)
+            * np.dtype(output_dtype(self.keep, self.info.dtype)).itemsize,
             num_weights=self.num_weights,
             on_device=self.compute.device == "cuda",
         )

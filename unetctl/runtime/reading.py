@@ -16,7 +16,7 @@ from unetctl.geometry.mirror import read_mirrored
 from unetctl.geometry.plan import Block
 from unetctl.recipe.schema import Normalise
 from unetctl.runtime.journal import ends_with_newline
-from unetctl.runtime.numerics import LUMINANCE, Scaling
+from unetctl.runtime.numerics import LUMINANCE, NEEDS_STATISTICS, Scaling
 from unetctl.runtime.run_plan import ImagePlan, RunPlan
 from unetctl.runtime.statistics import VolumeStatistics, measure, sample_boxes
 from unetctl.sources.base import Source
@@ -107,26 +107,39 @@ class StatisticsStore:
             self._known[key] = VolumeStatistics.from_dict(values)
 
     def of(self, source: Source, image: ImagePlan, volume: int, normalise: Normalise) -> VolumeStatistics | None:
-        """Of one volume of a picture; None only if asked to stop while measuring."""
+        """Of one volume of a picture; None only if asked to stop while measuring.
+
+        Raises:
+            InputError: if the volume's sample holds no finite pixel, or cannot be decoded; names the place.
+        """
         key = f"{image.i_image}/{volume}"
         if key not in self._known:
             shape = image.tiles.shape
             lead = np.unravel_index(volume, shape[: image.num_leading]) if image.num_leading else ()
             start = tuple(int(i) for i in lead)
+            is_reading = False
 
             def read(box: Box) -> Pixels:
+                nonlocal is_reading
+                is_reading = True
                 whole = Box((*start, *box.start), (*(i + 1 for i in start), *box.stop))
                 pixels = read_channels(source, image.i_image, image.channels, image.colour, whole)
+                is_reading = False
                 return pixels.reshape(pixels.shape[0], *box.shape)
 
-            found = measure(
-                read,
-                shape[image.num_leading :],
-                low=normalise.low,
-                high=normalise.high,
-                max_pixels=normalise.sample_pixels,
-                should_stop=self._should_stop,
-            )
+            try:
+                found = measure(
+                    read,
+                    shape[image.num_leading :],
+                    low=normalise.low,
+                    high=normalise.high,
+                    max_pixels=normalise.sample_pixels,
+                    should_stop=self._should_stop,
+                )
+            except InputError as error:
+                if is_reading:
+                    raise
+                raise _unmeasurable(source, image, start) from error
             if found is None:
                 return None
             self._known[key] = found
@@ -155,6 +168,21 @@ class StatisticsStore:
             ) from error
 
 
+def _unmeasurable(source: Source, image: ImagePlan, start: Ints) -> InputError:
+    """Of one volume of many, the one: "t=3 of x.tif"."""
+    place = ", ".join(f"{axis}={i}" for axis, i in zip(image.tiles.axes, start, strict=False))
+    info, i_image = source.info, image.i_image
+    name = f"{info.images[i_image].name or f'picture {i_image}'} of {info.uri}" if len(info.images) > 1 else info.uri
+    options = [
+        f"--{word}" for axis, word in (("t", "time"), ("c", "channel")) if axis in image.tiles.axes[: len(start)]
+    ]
+    return InputError(
+        f"{f'{place} of ' if place else ''}{name} holds no finite pixel in the sample that its statistics come from",
+        "numbers other than NaN",
+        f"leave it out, or predict the others alone with {' and '.join(options)}" if options else "",
+    )
+
+
 class BlockReader:
     """Reads the blocks of a plan; used by one thread at a time."""
 
@@ -173,7 +201,7 @@ class BlockReader:
         num_channels = 1 if image.colour == "luminance" else max(1, len(image.channels))
         for volume in _volumes_of(image, block.box):
             statistics = None
-            if self._recipe.normalise.method in ("mean_std", "percentile"):
+            if self._recipe.normalise.method in NEEDS_STATISTICS:
                 statistics = self._statistics.of(self._source, image, volume, self._recipe.normalise)
                 if statistics is None:
                     return None

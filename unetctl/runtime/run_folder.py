@@ -22,6 +22,7 @@ from unetctl.runtime.locks import is_alive
 from unetctl.runtime.run_plan import RunPlan
 from unetctl.sinks.disk import sha256_of
 from unetctl.sinks.zarr import ZarrSink
+from unetctl.sources.files import PLAN_NAME, RUN_SUFFIX
 
 _ZARR_SUFFIXES = (".zarr",)
 
@@ -39,7 +40,7 @@ class RunFolder:
 
     def __init__(self, output: Path) -> None:
         self.output = output
-        self.path = output.with_name(output.name + ".run")
+        self.path = output.with_name(output.name + RUN_SUFFIX)
 
     @property
     def is_zarr(self) -> bool:
@@ -54,7 +55,7 @@ class RunFolder:
     @property
     def plan_path(self) -> Path:
         """The plan in force."""
-        return self.path / "plan.json"
+        return self.path / PLAN_NAME
 
     @property
     def report_path(self) -> Path:
@@ -133,7 +134,7 @@ class RunFolder:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         try:
-            with (temporary / "plan.json").open("w") as file:
+            with (temporary / PLAN_NAME).open("w") as file:
                 file.write(plan.to_json())
                 file.flush()
                 os.fsync(file.fileno())

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from skimage.filters import threshold_otsu
 
 from unetctl.errors import InputError
 from unetctl.geometry.box import Box, Ints
@@ -18,6 +19,8 @@ Pixels = npt.NDArray[Any]
 
 #: Largest side of a sampled window, pixels.
 _WINDOW = 512
+#: Grey values that Otsu's threshold tells apart in types with more than 16 bits.
+_NUM_BINS = 1024
 #: Most values kept for percentiles of types with more than 16 bits.
 _KEPT_VALUES = 2_000_000
 
@@ -28,6 +31,8 @@ class VolumeStatistics:
 
     Attributes:
         mean, std, low, high, median: grey values; `low` and `high` at the percentiles asked for.
+        dark, bright: mean grey values of the two classes that Otsu's threshold parts: ink and paper of a page; both the
+            only grey value where there is just one.
         num_sampled: pixels looked at.
         num_nonfinite: of those, how many were NaN or infinite (left out of the rest).
     """
@@ -39,6 +44,8 @@ class VolumeStatistics:
     median: tuple[float, ...]
     num_sampled: int
     num_nonfinite: int
+    dark: tuple[float, ...] = ()
+    bright: tuple[float, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
@@ -119,6 +126,7 @@ def measure(
         raise InputError("no finite pixel in the sample that normalisation is computed from", "numbers other than NaN")
     ranks = (low, 50.0, high)
     found = [channel.percentiles(ranks) for channel in gathered]
+    levels = [channel.two_levels() for channel in gathered]
     return VolumeStatistics(
         mean=tuple(c.mean for c in gathered),
         std=tuple(c.std for c in gathered),
@@ -127,6 +135,8 @@ def measure(
         median=tuple(f[1] for f in found),
         num_sampled=num_sampled,
         num_nonfinite=num_nonfinite,
+        dark=tuple(pair[0] for pair in levels),
+        bright=tuple(pair[1] for pair in levels),
     )
 
 
@@ -181,6 +191,23 @@ class _Channel:
     def _grey(self) -> npt.NDArray[np.float64]:
         assert self._histogram is not None
         return np.arange(self._histogram.size, dtype=np.float64) + self._low
+
+    def two_levels(self) -> tuple[float, float]:
+        """Means of what lies below and above Otsu's threshold (Otsu 1979, the histogram's best split in two)."""
+        if self._histogram is not None:
+            counts, values = self._histogram, self._grey
+        else:
+            counts, edges = np.histogram(np.concatenate(self._values).astype(np.float64), _NUM_BINS)
+            values = (edges[1:] + edges[:-1]) / 2
+        present = counts > 0
+        counts, values = counts[present], values[present]
+        if len(values) == 1:
+            return float(values[0]), float(values[0])
+        is_dark = values <= threshold_otsu(hist=(counts, values))  # type: ignore[no-untyped-call]
+        return (
+            float(np.average(values[is_dark], weights=counts[is_dark])),
+            float(np.average(values[~is_dark], weights=counts[~is_dark])),
+        )
 
     def percentiles(self, ranks: tuple[float, ...]) -> tuple[float, ...]:
         if self._histogram is None:
