@@ -23,6 +23,7 @@ from unetctl.errors import (
     UsageError,
     WeightsError,
 )
+from unetctl.jobs.pages.options import PageOptions
 from unetctl.runtime.events import Note
 from unetctl.runtime.report import RunReport
 
@@ -210,13 +211,14 @@ def test_predict_hands_everything_over(job: dict[str, Any]):
         " --memory 4GiB --core 256 --block 2048 --batch 3 --existing skip --on-error abort --max-failed 10%"
         " --axes zyx --channel 0,2 --series 1 --time 4 --nonfinite refuse --stats old.run"
         " --weights w.safetensors --set a.b=c --set d.e=f --verify --verify-seams --keep-store"
+        " --recursive --pages --pdf-dpi 200 --format tiff --checksums"
     )
     assert run(*words.split()).exit_code == 0
     ((args, given),) = job["calls"]
     assert args[:2] == (["a.tif", "b.tif"], "em")
     told = vars(args[2])
     assert told == {
-        "output": Path("out"), "keep": "mask", "threshold": 0.3, "part": (2, 5), "device": "cpu", "precision": "fp32",
+        "output": Path("out"), "name": None, "keep": "mask", "threshold": 0.3, "part": (2, 5), "device": "cpu", "precision": "fp32",
         "memory_bytes": 4 << 30, "scheduler_bytes": None, "core": 256, "block": 2048, "batch": 3, "fresh": False,
         "existing": "skip", "axes": "zyx", "channels": (0, 2), "series": 1, "time": 4, "nonfinite": "refuse",
         "statistics_from": Path("old.run"), "verify": True, "keep_store": True,
@@ -225,6 +227,7 @@ def test_predict_hands_everything_over(job: dict[str, Any]):
     assert passed == {
         "overrides": ("a.b=c", "d.e=f"), "weights": "w.safetensors", "on_error": "abort", "max_failed": "10%",
         "verify_seams": True, "cluster": None,
+        "page_options": PageOptions(recursive=True, format="tiff", pdf_dpi=200.0, checksums=True, as_pages=True),
     }  # fmt: skip
 
 

@@ -14,8 +14,12 @@ _MANY = "Many inputs, many machines"
 _TALK = "Talk"
 
 Inputs = Annotated[
-    list[str],
-    typer.Argument(metavar="INPUT", help="Image files, OME-Zarr folders, or folders of slices.", show_default=False),
+    list[str] | None,
+    typer.Argument(
+        metavar="INPUT",
+        help="Image files, OME-Zarr folders, folders of slices or of pages; - reads a list of paths from stdin.",
+        show_default=False,
+    ),
 ]
 Task = Annotated[
     str,
@@ -85,7 +89,7 @@ Output = Annotated[
     ),
 ]
 Keep = Annotated[
-    Literal["probability", "mask", "classes", "logits"] | None,
+    Literal["probability", "mask", "classes", "logits", "image"] | None,
     typer.Option(help="What is written; absent: as the recipe says.", rich_help_panel=_OUTPUT, show_default=False),
 ]
 Threshold = Annotated[
@@ -110,6 +114,41 @@ VerifySeams = Annotated[
         help="Recompute some blocks under other tilings and say the largest difference.",
         rich_help_panel=_OUTPUT,
     ),
+]
+Recursive = Annotated[
+    bool,
+    typer.Option("--recursive", "-r", help="Look for pages in folders inside folders too.", rich_help_panel=_INPUT),
+]
+AsPages = Annotated[
+    bool | None,
+    typer.Option(
+        "--pages/--stack",
+        help="A folder is single pages, or slices of one stack; absent: as the recipe says.",
+        rich_help_panel=_INPUT,
+        show_default=False,
+    ),
+]
+ListFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--list", metavar="FILE", help="Read further inputs from this file, one path a line.", rich_help_panel=_INPUT
+    ),
+]
+PdfDpi = Annotated[
+    float,
+    typer.Option(
+        min=36, max=2400, metavar="DPI", help="Resolution of PDF pages that are no scans.", rich_help_panel=_INPUT
+    ),
+]
+Format = Annotated[
+    Literal["tiff", "png", "pdf"] | None,
+    typer.Option(
+        help="Kind of files that pages become; absent: like the inputs.", rich_help_panel=_OUTPUT, show_default=False
+    ),
+]
+Checksums = Annotated[
+    bool,
+    typer.Option("--checksums", help="Of pages: write OUT.sha256, for sha256sum --check.", rich_help_panel=_OUTPUT),
 ]
 KeepStore = Annotated[
     bool,

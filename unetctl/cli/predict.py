@@ -1,21 +1,30 @@
 """`unetctl predict`."""
 
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unetctl.cli import options as o
 from unetctl.cli.environment import array_part, array_task, environment, scheduler_memory
 from unetctl.cli.session import Session, session
 from unetctl.cli.words import parse_channels, parse_part
-from unetctl.errors import UsageError
+from unetctl.errors import InputError, UsageError
 
 if TYPE_CHECKING:
+    from unetctl.jobs.pages.options import PageOptions
     from unetctl.jobs.predict import PredictOptions
 
 
 def predict(
-    inputs: o.Inputs,
     task: o.Task,
+    inputs: o.Inputs = None,
+    list_: o.ListFile = None,
+    recursive: o.Recursive = False,
+    pages: o.AsPages = None,
+    pdf_dpi: o.PdfDpi = 300.0,
     output: o.Output = None,
+    format_: o.Format = None,
+    checksums: o.Checksums = False,
     keep: o.Keep = None,
     threshold: o.Threshold = None,
     dry_run: o.DryRun = False,
@@ -65,8 +74,10 @@ def predict(
             )
         channels = parse_channels(channel) if channel is not None else None
         from unetctl.jobs.controls import parse_size
+        from unetctl.jobs.pages.options import PageOptions
         from unetctl.jobs.predict import PredictOptions
 
+        named = _named(inputs or [], list_)
         options = PredictOptions(
             output=output,
             keep=keep,
@@ -90,14 +101,15 @@ def predict(
             verify=verify,
             keep_store=keep_store,
         )
+        page_options = PageOptions(recursive, format_, pdf_dpi, checksums, pages)
         overrides = tuple(set_ or ())
         if dry_run:
-            _print_plans(inputs, task, options, overrides, weights, current)
+            _print_plans(named, task, options, page_options, overrides, weights, current)
             return
         from unetctl.jobs.corpus import predict_all
 
         reports = predict_all(
-            inputs,
+            named,
             task,
             options,
             overrides=overrides,
@@ -106,11 +118,29 @@ def predict(
             max_failed=max_failed,
             verify_seams=verify_seams,
             cluster=cluster,
+            page_options=page_options,
             emit=current.console.emit,
             should_stop=current.should_stop,
             on_report=current.report,
         )
-        current.conclude(reports, len(inputs))
+        current.conclude(reports, max(len(named), len(reports)))
+
+
+def _named(inputs: list[str], list_file: Path | None) -> list[str]:
+    """The inputs, those of lists in their places."""
+    from unetctl.jobs.pages.inputs import listed_inputs
+
+    named: list[str] = []
+    for text in inputs:
+        named += listed_inputs(sys.stdin) if text == "-" else [text]
+    if list_file is not None:
+        try:
+            named += listed_inputs(list_file.read_text().splitlines())
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"--list {list_file} cannot be read ({error})", "a text file, one path a line") from error
+    if not named:
+        raise UsageError("no input", "files or folders, or a list of them", "unetctl predict INPUT --task TASK")
+    return named
 
 
 def _part(text: str | None, current: Session) -> tuple[int, int] | None:
@@ -136,6 +166,7 @@ def _print_plans(
     inputs: list[str],
     task: str,
     options: "PredictOptions",
+    page_options: "PageOptions",
     overrides: tuple[str, ...],
     weights: str | None,
     current: Session,
@@ -145,7 +176,9 @@ def _print_plans(
 
     console = current.console
     for i, summary in enumerate(
-        dry_run(inputs, task, options, overrides=overrides, weights=weights, emit=console.emit)
+        dry_run(
+            inputs, task, options, overrides=overrides, weights=weights, page_options=page_options, emit=console.emit
+        )
     ):
         if console.talk.as_json:
             console.json(summary.to_dict())

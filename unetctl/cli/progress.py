@@ -66,10 +66,11 @@ def told(name: str, value: float) -> str:
 
 
 def epoch_line(event: EpochEnded) -> str:
-    """An epoch in one line."""
-    figures = "".join(f", {name} {value:.4f}" for name, value in event.metrics.items())
-    best = " (best so far)" if event.is_best else ""
-    return f"epoch {event.epoch}/{event.num_epochs}: loss {event.loss:.4f}{figures}{best}"
+    """An epoch in one line, or what it all starts from."""
+    figures = [] if event.loss is None else [f"loss {event.loss:.4f}"]
+    figures += [f"{name} {value:.4f}" for name, value in event.metrics.items()]
+    what = f"epoch {event.epoch}/{event.num_epochs}" if event.epoch else "before the first step"
+    return f"{what}: {', '.join(figures)}{' (best so far)' if event.is_best else ''}"
 
 
 class Progress(Protocol):

@@ -50,7 +50,7 @@ class Session:
             console.say(f"{report.input}: {report.error}", "error", exit_code=report.details.get("exit_code", 1))
             console.say(str(report.details.get("traceback", "")).rstrip(), "detail")
             return
-        if report.status == "stopped":
+        if report.status in ("stopped", "skipped"):  # the conclusion tells the one, the job's own note why of the other
             return
         console.say(report_line(report), "result")
         if not console.talk.as_json:
@@ -70,8 +70,11 @@ class Session:
         if unfinished:
             last = unfinished[-1]
             if not last.num_blocks:  # before its plan was made
-                raise self.stopped(f"{last.input} was not begun")
-            raise self.stopped(f"{last.num_done} of {last.num_blocks} blocks of {last.output} are done")
+                done = sum(r.status in ("done", "nothing-new", "skipped") for r in reports)
+                how_far = f"{done} of {plural(num_inputs, 'input')} are done, " if num_inputs > 1 else ""
+                raise self.stopped(f"{how_far}{last.input} was not begun")
+            unit = str(last.details.get("unit", "block"))
+            raise self.stopped(f"{last.num_done} of {plural(last.num_blocks, unit)} of {last.output} are done")
         if self.should_stop() and len(reports) < num_inputs:
             raise self.stopped(f"{len(reports)} of {plural(num_inputs, 'input')} are done")
         failed = [r for r in reports if r.status == "failed"]
@@ -79,7 +82,9 @@ class Session:
             computed = sum(r.status == "done" for r in reports)
             same = sum(r.status == "nothing-new" for r in reports)
             told = [f"{plural(len(reports), 'input')}: {computed} done"]
+            skipped = sum(r.status == "skipped" for r in reports)
             told += [f"{same} had nothing new"] if same else []
+            told += [f"{skipped} passed over"] if skipped else []
             told += (
                 [f"{len(failed)} failed ({', '.join(r.input for r in failed[:5])}{' ...' if len(failed) > 5 else ''})"]
                 if failed
@@ -94,7 +99,8 @@ def report_line(report: RunReport) -> str:
     """What happened, in one line: how much, how fast, and the memory as planned and as measured."""
     from unetctl.jobs.controls import format_size
 
-    blocks = plural(report.num_blocks, "block")
+    unit = str(report.details.get("unit", "block"))
+    blocks = plural(report.num_blocks, unit)
     part = report.details.get("part")
     what = f"part {part[0]}/{part[1]} of {report.output}" if part else report.output
     if report.status == "nothing-new":
@@ -105,7 +111,7 @@ def report_line(report: RunReport) -> str:
             f"{figure(report.num_pixels / 1e6)} Mpx in {duration(report.elapsed_s)}, {figure(report.mpx_per_s)} Mpx/s"
         )
         done_before = report.num_done - report.num_computed
-        words[-1] += f" ({plural(report.num_computed, 'block')}, {done_before} done before)" if done_before else ""
+        words[-1] += f" ({plural(report.num_computed, unit)}, {done_before} done before)" if done_before else ""
     else:
         words.append(f"{report.status} in {duration(report.elapsed_s)}")
     line = " ".join(words)

@@ -1,12 +1,15 @@
 """The commands as Python functions, with the options as keywords. They print nothing; give `emit` to follow them."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
 from unetctl.jobs.corpus import dry_run as _dry_run
 from unetctl.jobs.corpus import predict_all
+from unetctl.jobs.pages.job import PagesPlan
+from unetctl.jobs.pages.options import PageOptions
 from unetctl.jobs.predict import PredictOptions
 from unetctl.jobs.stitch import stitch_output
 from unetctl.jobs.summary import PlanSummary
@@ -42,21 +45,23 @@ def predict(
         weights: instead of the task's own.
         emit: gets the events (`unetctl.runtime.events`).
         should_stop: asked between batches; True stops cleanly.
-        options: fields of `PredictOptions`, as ``output=Path("x.ome.zarr"), core=512``.
+        options: fields of `PredictOptions` and `PageOptions`, as ``output=Path("x.ome.zarr"), core=512``.
 
     Returns:
         One report an input; with several inputs a failure is a report of status "failed".
 
     Raises:
         UnetctlError: of a single input.
-        TypeError: if `PredictOptions` has no such field.
+        TypeError: if neither has such a field.
     """
+    chosen, of_pages = _options(options)
     return predict_all(
         _paths(inputs),
         fspath(task),
-        _options(options),
+        chosen,
         overrides=overrides,
         weights=None if weights is None else fspath(weights),
+        page_options=of_pages,
         emit=emit,
         should_stop=should_stop,
     )
@@ -70,7 +75,7 @@ def dry_run(
     weights: AnyPath | None = None,
     warm_up: bool = False,
     **options: Any,
-) -> list[PlanSummary]:
+) -> Sequence[PlanSummary | PagesPlan]:
     """The plans of a prediction and their costs, without writing anything.
 
     Args:
@@ -79,17 +84,19 @@ def dry_run(
         overrides: as for `predict`.
         weights: as for `predict`.
         warm_up: True runs a batch of tiles, to tell the time that the run will take.
-        options: fields of `PredictOptions`.
+        options: fields of `PredictOptions` and `PageOptions`.
 
     Raises:
         UnetctlError: what a run would raise before it begins.
     """
+    chosen, of_pages = _options(options)
     return _dry_run(
         _paths(inputs),
         fspath(task),
-        _options(options),
+        chosen,
         overrides=overrides,
         weights=None if weights is None else fspath(weights),
+        page_options=of_pages,
         warm_up=warm_up,
     )
 
@@ -130,7 +137,9 @@ def _paths(inputs: AnyPath | Sequence[AnyPath]) -> list[str]:
     return [fspath(inputs)] if isinstance(inputs, (str, PathLike)) else [fspath(path) for path in inputs]
 
 
-def _options(values: dict[str, Any]) -> PredictOptions:
+def _options(values: dict[str, Any]) -> tuple[PredictOptions, PageOptions]:
     if values.get("output") is not None:
         values["output"] = Path(values["output"])
-    return PredictOptions(**values)
+    of_pages = {field.name for field in fields(PageOptions)}
+    page_values = {name: values.pop(name) for name in of_pages & values.keys()}
+    return PredictOptions(**values), PageOptions(**page_values)

@@ -1,21 +1,24 @@
 """One command, many inputs: each has its own plan, output and run; one bad file does not stop the rest."""
 
-import traceback
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from pathlib import Path
 
 from unetctl.errors import IncompleteError, UnetctlError, UsageError
+from unetctl.jobs.failures import failed_report, failure_limit
+from unetctl.jobs.outputs import output_names
+from unetctl.jobs.pages.job import PagesPlan, are_pages, plan_pages, predict_pages
+from unetctl.jobs.pages.options import PageOptions
 from unetctl.jobs.predict import Prediction, PredictOptions, plan_prediction, run_prediction
 from unetctl.jobs.summary import PlanSummary, summarise
 from unetctl.jobs.tasks import ResolvedTask, resolve_task
 from unetctl.jobs.workers import SharedWorkers
-from unetctl.networks.unet import UNet
+from unetctl.networks.network import Network
 from unetctl.runtime.events import Listener, Note, nobody
 from unetctl.runtime.report import RunReport
-from unetctl.runtime.run_folder import OutputInTheWayError, RunFolder
+from unetctl.runtime.run_folder import OutputInTheWayError
 from unetctl.sinks.disk import full_disk_explained
+from unetctl.sources.files import is_own_output
 
 
 def predict_all(
@@ -29,6 +32,7 @@ def predict_all(
     max_failed: str | None = None,
     verify_seams: bool = False,
     cluster: str | None = None,
+    page_options: PageOptions | None = None,
     emit: Listener = nobody,
     should_stop: Callable[[], bool] = lambda: False,
     on_report: Callable[[RunReport], None] = lambda report: None,
@@ -44,6 +48,7 @@ def predict_all(
         max_failed: "3" or "10%": stop once more inputs have failed.
         verify_seams: recompute some blocks under other tilings afterwards.
         cluster: "local:N" or a dask scheduler's address: compute there.
+        page_options: for inputs that are pages of documents.
         emit, should_stop: see the engine.
         on_report: called after each input.
 
@@ -54,37 +59,42 @@ def predict_all(
         UnetctlError: of a single input; with several, failures become reports of status "failed".
     """
     resolved = resolve_task(task, overrides, weights)
+    pages = page_options or PageOptions()
+    if are_pages(inputs, resolved.recipe, options.output, pages):
+        _refuse_for_pages(verify_seams, cluster)
+        return predict_pages(
+            inputs, resolved, options, pages,
+            on_error=on_error, max_failed=max_failed, emit=emit, should_stop=should_stop, on_report=on_report,
+        )  # fmt: skip
     network = resolved.network()
-    chosen = [path for path in inputs if len(inputs) == 1 or not _is_ours(path, emit)]
-    _refuse_name_clashes(chosen, options)
-    limit = _failure_limit(max_failed, len(chosen))
+    chosen = _chosen(inputs, options, emit)
+    limit = failure_limit(max_failed, len(chosen))
     reports: list[RunReport] = []
     num_failed = 0
     with SharedWorkers(cluster, resolved) if cluster is not None else nullcontext() as workers:
-        for path in chosen:
+        for path, own in chosen:
             if should_stop():
                 reports.append(RunReport("predict", path, "", "stopped"))
                 on_report(reports[-1])
                 break
             try:
-                report = _predict_one(path, resolved, network, options, verify_seams, workers, emit, should_stop)
+                report = _predict_one(path, resolved, network, own, verify_seams, workers, emit, should_stop)
             except OutputInTheWayError as error:
                 if options.existing != "skip" and (len(chosen) == 1 or on_error == "abort"):
                     raise
                 if options.existing != "skip":
-                    report = _failed(path, error)
+                    report = failed_report(path, error)
                 else:
-                    emit(Note(f"{error.seen}: passed over", "info"))
+                    emit(Note(f"{path} is passed over: {error.seen}", "info"))
                     report = RunReport("predict", path, "", "skipped")
             except UnetctlError as error:
                 if len(chosen) == 1 or on_error == "abort" or error.exit_code == 75:
                     raise
-                report = _failed(path, error)
+                report = failed_report(path, error)
             except Exception as error:
                 if len(chosen) == 1 or on_error == "abort":
                     raise
-                details = {"exit_code": 1, "traceback": traceback.format_exc()}
-                report = RunReport("predict", path, "", "failed", error=f"a bug of unetctl: {error!r}", details=details)
+                report = failed_report(path, error)
             reports.append(report)
             on_report(report)
             num_failed += report.status == "failed"
@@ -97,8 +107,10 @@ def predict_all(
     return reports
 
 
-def _failed(path: str, error: UnetctlError) -> RunReport:
-    return RunReport("predict", path, "", "failed", error=str(error), details={"exit_code": error.exit_code})
+def _refuse_for_pages(verify_seams: bool, cluster: str | None) -> None:
+    for name, is_given in (("--verify-seams", verify_seams), ("--cluster", cluster is not None)):
+        if is_given:
+            raise UsageError(f"{name} for pages", "a volume", "give --stack, or leave it out; --part shares pages out")
 
 
 def dry_run(
@@ -109,18 +121,22 @@ def dry_run(
     overrides: Sequence[str] = (),
     weights: str | None = None,
     warm_up: bool = True,
+    page_options: PageOptions | None = None,
     emit: Listener = nobody,
-) -> list[PlanSummary]:
+) -> Sequence[PlanSummary | PagesPlan]:
     """Plans every input without computing anything; writes nothing.
 
     Raises:
         UnetctlError: what a run would raise before it begins.
     """
     resolved = resolve_task(task, overrides, weights)
+    pages = page_options or PageOptions()
+    if are_pages(inputs, resolved.recipe, options.output, pages):
+        return plan_pages(inputs, resolved, options, pages)
     network = resolved.network()
     summaries = []
-    for path in inputs:
-        prediction = plan_prediction(path, resolved, options, network)
+    for path, own in _chosen(inputs, options, emit):
+        prediction = plan_prediction(path, resolved, own, network)
         try:
             summaries.append(summarise(prediction, network, warm_up=warm_up))
         finally:
@@ -131,7 +147,7 @@ def dry_run(
 def _predict_one(
     path: str,
     task: ResolvedTask,
-    network: UNet,
+    network: Network,
     options: PredictOptions,
     verify_seams: bool,
     workers: SharedWorkers | None,
@@ -154,7 +170,7 @@ def _predict_one(
         prediction.source.close()
 
 
-def _with_seams(prediction: Prediction, network: UNet, report: RunReport, emit: Listener) -> RunReport:
+def _with_seams(prediction: Prediction, network: Network, report: RunReport, emit: Listener) -> RunReport:
     from unetctl.jobs.verify import verify_seams
 
     seams = verify_seams(prediction, network, emit=emit)
@@ -163,24 +179,18 @@ def _with_seams(prediction: Prediction, network: UNet, report: RunReport, emit: 
     return replace(report, details={**report.details, "seams": seams.to_dict()})
 
 
+def _chosen(inputs: Sequence[str], options: PredictOptions, emit: Listener) -> list[tuple[str, PredictOptions]]:
+    """The inputs to work on, each with its options: where several have the same name, outputs mirror their folders."""
+    paths = [path for path in inputs if len(inputs) == 1 or not _is_ours(path, emit)]
+    if len(paths) > 1 and options.output is not None and not options.output.is_dir():
+        raise UsageError(
+            f"-o {options.output} for {len(paths)} inputs", "an existing folder", f"mkdir {options.output}"
+        )
+    return [(path, replace(options, name=name)) for path, name in zip(paths, output_names(paths), strict=True)]
+
+
 def _is_ours(path: str, emit: Listener) -> bool:
-    is_ours = RunFolder(Path(path)).has_plan() or path.rstrip("/").endswith(".run")
+    is_ours = is_own_output(path)
     if is_ours:
         emit(Note(f"{path} is an output of unetctl: passed over", "info"))
     return is_ours
-
-
-def _refuse_name_clashes(inputs: Sequence[str], options: PredictOptions) -> None:
-    if len(inputs) > 1 and options.output is not None and not options.output.is_dir():
-        raise UsageError(
-            f"-o {options.output} for {len(inputs)} inputs", "an existing folder", f"mkdir {options.output}"
-        )
-
-
-def _failure_limit(text: str | None, num_inputs: int) -> int | None:
-    if text is None:
-        return None
-    number, is_share = text.rstrip("%"), text.endswith("%")
-    if not number.isdigit():
-        raise UsageError(f"--max-failed {text}", "a number of inputs or a percentage, as 3 or 10%")
-    return int(number) * num_inputs // 100 if is_share else int(number)

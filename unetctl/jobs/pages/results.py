@@ -1,0 +1,198 @@
+"""From what the network answers to pages, and from pages to files."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from unetctl.geometry.box import Box
+from unetctl.jobs.pages.feed import OpenFile
+from unetctl.runtime.numerics import Keep
+from unetctl.sinks.disk import full_disk_explained
+from unetctl.sinks.page import Page
+from unetctl.sinks.pages import PageFileRecord, assemble, encode_page
+from unetctl.sinks.zarr import ZarrSink
+from unetctl.sources.base import ImageInfo
+from unetctl.sources.pages import PageOrigin
+
+Pixels = npt.NDArray[Any]
+
+#: Rows of a large page that are taken from its store at once.
+_BAND_ROWS = 1024
+
+
+@dataclass(frozen=True)
+class PageStyle:
+    """How answers become pages.
+
+    Attributes:
+        keep: what the network's answer is.
+        is_ink: True if the foreground is ink, black on white paper; otherwise the foreground of masks is white.
+    """
+
+    keep: Keep
+    is_ink: bool
+
+    @property
+    def is_one_bit(self) -> bool:
+        """True if pages are written with one bit a pixel."""
+        return self.keep == "mask"
+
+    def page(self, answer: Pixels, info: ImageInfo, origin: PageOrigin) -> Page:
+        """A page of an answer in the axes yx or cyx."""
+        icc = origin.icc if self.keep == "image" else None
+        if self.is_one_bit:
+            plane = answer if answer.ndim == 2 else answer[0]
+            return Page((plane > 0) if self.is_ink else (plane == 0), info.dpi, icc)
+        return Page(np.ascontiguousarray(np.moveaxis(answer, 0, -1)) if answer.ndim == 3 else answer, info.dpi, icc)
+
+    def num_ink(self, answer: Pixels) -> int:
+        """Pixels of ink in an answer of masks or probabilities."""
+        return int(np.count_nonzero(answer if self.keep == "mask" else answer >= 128))
+
+
+@dataclass
+class FileResult:
+    """The pages of one file, gathered until it is complete.
+
+    Attributes:
+        opened: the input.
+        target, kind: of the output.
+        spool: folder for pages of files with several, or with large ones; None for a single page.
+        ink: share of ink by page.
+    """
+
+    opened: OpenFile
+    target: Path
+    kind: str
+    spool: Path | None
+    ink: dict[int, float] = field(default_factory=dict)
+    _single: bytes = b""
+
+    @property
+    def num_pages(self) -> int:
+        """Of the file."""
+        return len(self.opened.images)
+
+    def spooled(self) -> list[int]:
+        """Pages that are on disk already."""
+        if self.spool is None:
+            return []
+        return [i for i in range(self.num_pages) if self._page_path(i).is_file()]
+
+    def add(self, i_page: int, page: Page) -> None:
+        """Takes a page.
+
+        Raises:
+            ResourceError: if the disk is full.
+        """
+        encoded = encode_page(page, self.kind)
+        if self.spool is None:
+            self._single = encoded
+            return
+        path = self._page_path(i_page)
+        with full_disk_explained(path):
+            self.spool.mkdir(parents=True, exist_ok=True)
+            partial = path.with_name(f".{path.name}.partial")
+            partial.write_bytes(encoded)
+            partial.replace(path)
+
+    def is_complete(self) -> bool:
+        """True if all pages are there."""
+        return bool(self._single) if self.spool is None else len(self.spooled()) == self.num_pages
+
+    def finish(self, provenance: str) -> PageFileRecord:
+        """Joins the pages; see `assemble`."""
+        encoded: list[Path | bytes]
+        encoded = [self._single] if self.spool is None else [self._page_path(i) for i in range(self.num_pages)]
+        is_pdf = self.kind == "pdf" and self.opened.origins[0].kind == "pdf"
+        original = self.opened.file.path if is_pdf else None
+        record = assemble(self.target, self.kind, encoded, original=original, provenance=provenance)
+        if self.spool is not None:
+            shutil.rmtree(self.spool, ignore_errors=True)
+        return record
+
+    def _page_path(self, i_page: int) -> Path:
+        assert self.spool is not None
+        return self.spool / f"page-{i_page + 1:06d}.{self.kind}"
+
+
+class Gathering:
+    """An answer that comes block by block.
+
+    Args:
+        shape: of the output picture, channels included.
+        dtype: numpy name.
+        num_blocks: of the page.
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: str, num_blocks: int) -> None:
+        self.answer: Pixels = np.empty(shape, dtype)
+        self._num_left = num_blocks
+
+    def add(self, box: Box, pixels: Pixels) -> bool:
+        """Puts a block in its place; True if it was the last."""
+        self.answer[box.slices()] = pixels
+        self._num_left -= 1
+        return self._num_left == 0
+
+
+class StoredRows:
+    """The answer in a store as rows of a page, read band by band: what `Page` needs of an array.
+
+    Args:
+        sink: the store, one picture of axes yx or cyx.
+        convert: from a band (c, rows, x) or (rows, x) to rows of a page.
+        dtype: of the converted.
+    """
+
+    def __init__(self, sink: ZarrSink, convert: Callable[[Pixels], Pixels], dtype: np.dtype[Any]) -> None:
+        self._sink, self._convert, self.dtype = sink, convert, dtype
+        image = sink.layout.images[0]
+        self._channels = image.shape[0] if "c" in image.axes else None
+        self._size = image.shape[-2:]
+        self.shape = self._size if self._channels is None or dtype == np.bool_ else (*self._size, self._channels)
+        self.ndim = len(self.shape)
+        self._band = (-1, np.empty(0))
+
+    def __getitem__(self, rows: slice) -> Pixels:
+        start, stop, _ = rows.indices(self._size[0])
+        pieces = []
+        while start < stop:
+            i_band = start // _BAND_ROWS
+            first = i_band * _BAND_ROWS
+            if self._band[0] != i_band:
+                self._band = (i_band, self._read(first, min(first + _BAND_ROWS, self._size[0])))
+            until = min(stop, first + _BAND_ROWS)
+            pieces.append(self._band[1][start - first : until - first])
+            start = until
+        return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+
+    def _read(self, start: int, stop: int) -> Pixels:
+        width = self._size[1]
+        lead = () if self._channels is None else (self._channels,)
+        box = Box((*(0 for _ in lead), start, 0), (*lead, stop, width))
+        return self._convert(self._sink.read(0, 0, box))
+
+    def as_page(self, info: ImageInfo, icc: bytes | None) -> Page:
+        """The page that has these rows."""
+        return Page(cast(Pixels, self), info.dpi, icc)
+
+
+def stored_page(
+    sink: ZarrSink, style: PageStyle, info: ImageInfo, origin: PageOrigin
+) -> tuple[Page, Callable[[], int]]:
+    """A page of a computed store, and what counts its ink once it was written."""
+    counted = [0]
+
+    def convert(band: Pixels) -> Pixels:
+        counted[0] += style.num_ink(band) if style.is_ink else 0
+        return style.page(band, info, origin).pixels
+
+    dtype = np.dtype(bool) if style.is_one_bit else np.dtype(sink.layout.images[0].dtype)
+    rows = StoredRows(sink, convert, dtype)
+    return rows.as_page(info, origin.icc if style.keep == "image" else None), lambda: counted[0]
