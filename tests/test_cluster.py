@@ -19,7 +19,7 @@ from unetctl.errors import IncompleteError, InputError, ResourceError, Stopped, 
 from unetctl.jobs.predict import Prediction, PredictOptions, plan_prediction, run_prediction
 from unetctl.jobs.tasks import resolve_task
 from unetctl.jobs.workers import SharedWorkers
-from unetctl.networks.unet import UNet
+from unetctl.networks.network import Network
 from unetctl.runtime.events import Event, Note, StageProgress
 from unetctl.runtime.journal import latest_records, read_one
 
@@ -39,7 +39,7 @@ def stack(tmp_path: Path) -> Path:
     return path
 
 
-Planned = tuple[Prediction, UNet]
+Planned = tuple[Prediction, Network]
 
 
 @pytest.fixture

@@ -255,6 +255,11 @@ def _distribution(requirement: str) -> str:
     return name.strip().lower().replace("_", "-").replace(".", "-")
 
 
+def test_the_package_brings_its_types():
+    """Beside the modules, also where they are installed: without this mark no type checker looks at them."""
+    assert (PACKAGE / "py.typed").is_file()
+
+
 def test_files_are_short():
     files = [*modules().values(), *Path(__file__).parent.rglob("*.py")]
     long = {path: n for path in files if (n := len(path.read_text(encoding="utf-8").splitlines())) > MAX_LINES}

@@ -12,6 +12,9 @@ from unetctl.errors import ResourceError, UsageError
 
 #: A scheduler that does not answer for so long is taken for absent.
 CONNECT_S = 30
+#: So long the parts of a local cluster wait for each other's first word while they start. Each imports dask and more,
+#: which takes a second by itself, and a minute where many start at once on a busy machine; dask's own limit is 30.
+START_S = 180
 #: Deaths of workers that a block may be blamed for: every block in a dying worker's queue is, so dask's own 3 are few.
 #: The limit that counts is `unetctl.cluster.worker.MAX_ATTEMPTS`, by starts of the block itself.
 _ALLOWED_FAILURES = 20
@@ -93,19 +96,32 @@ class ClusterSession:
                     "start it with: dask scheduler, and workers with: dask worker ADDRESS --nthreads 1",
                 ) from error
         scratch = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="unetctl-cluster-"))
-        with dask.config.set({"distributed.scheduler.allowed-failures": _ALLOWED_FAILURES}):
-            # No dashboard: nobody asked for an open port. No memory limit: the plan has one, and dask's would kill.
-            cluster = kinds.LocalCluster(
-                n_workers=self.num_local,
-                threads_per_worker=1,
-                processes=True,
-                dashboard_address=None,
-                memory_limit=None,
-                local_directory=scratch,
-                silence_logs=logging.CRITICAL,
-            )
-        self._stack.enter_context(cluster)
-        return self._stack.enter_context(kinds.Client(cluster, set_as_default=False))
+        settings = {
+            "distributed.scheduler.allowed-failures": _ALLOWED_FAILURES,
+            "distributed.comm.timeouts.connect": f"{START_S}s",
+        }
+        try:
+            with dask.config.set(settings):
+                # No memory limit: the plan has one, and dask's would kill. No dashboard, for nobody asked for an open
+                # port; the scheduler serves HTTP all the same, on 8787 unless told: two runs would be after one port.
+                cluster = kinds.LocalCluster(
+                    n_workers=self.num_local,
+                    threads_per_worker=1,
+                    processes=True,
+                    dashboard_address=None,
+                    scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+                    memory_limit=None,
+                    local_directory=scratch,
+                    silence_logs=logging.CRITICAL,
+                )
+                self._stack.enter_context(cluster)
+                return self._stack.enter_context(kinds.Client(cluster, set_as_default=False))
+        except (OSError, RuntimeError, TimeoutError) as error:
+            raise ResourceError(
+                f"{self.num_local} dask workers could not be started on this machine ({error})",
+                "",
+                "run the same command again, with fewer workers, or without --cluster",
+            ) from error
 
 
 def wait_until(is_so: Callable[[], bool], timeout_s: float, step_s: float = 0.1) -> bool:

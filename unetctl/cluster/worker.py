@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from unetctl.errors import InputError, ResourceError, UnetctlError, UsageError, WeightsError
-from unetctl.networks.unet import UNet
+from unetctl.networks.build import fitted
+from unetctl.networks.network import Network
 from unetctl.networks.weights import load_weights
 from unetctl.runtime.device import apply_compute
 from unetctl.runtime.engine import Engine
@@ -123,7 +124,7 @@ def _opened(order: BlockOrder) -> "_OpenRun":
 
 
 @lru_cache(maxsize=2)
-def _network(path: str, sha256: str) -> UNet:
+def _network(path: str, sha256: str) -> Network:
     """The network of a weights file, loaded once a process."""
     if sha256_of(Path(path)) != sha256:
         raise WeightsError(f"{path} is another file here than where the run was planned", "the same weights everywhere")
@@ -140,7 +141,7 @@ class _OpenRun:
             raise UsageError(f"{self._folder.path} holds another plan here than where the run was started")
         device = apply_compute(plan.compute, order.device)
         self._device_name = order.device
-        network = _network(order.weights, plan.weights_sha256)
+        network = fitted(_network(order.weights, plan.weights_sha256), plan.typed_recipe().network_spec)
         view = {k: plan.source.get(k) for k in ("axes", "series", "time")}
         self._source = open_source(order.source, **view, max_bytes=order.max_bytes)
         try:
@@ -149,16 +150,7 @@ class _OpenRun:
                     f"{order.source} is another file here than where the run was planned", "the same input everywhere"
                 )
             self._notes: list[str] = []
-            self._engine = Engine(
-                network,
-                plan.compute,
-                device,
-                batch=plan.batch,
-                keep=plan.keep,
-                activation=plan.typed_recipe().output.resolved_activation,
-                threshold=plan.threshold,
-                emit=self._note,
-            )
+            self._engine = Engine.of_plan(network, plan, device, emit=self._note)
             self._reader = BlockReader(
                 self._source, plan, StatisticsStore(self._folder.path, writer_name(), plan, self._should_stop)
             )

@@ -218,8 +218,8 @@ def _of_weights(path: str, file: Path) -> FileDescription:
         ("task", header.name + (f": {title}" if (title := header.recipe.get("task", {}).get("title")) else "")),
         (
             "network",
-            f"{spec.dims}-D {spec.kind}, features {'-'.join(map(str, spec.widths))}, {spec.convolution} convolutions, "
-            f"{spec.in_channels} in, {spec.out_channels} out",
+            f"{spec.dims}-D {spec.kind}, {spec.summary}, {spec.in_channels} in, {spec.out_channels} out"
+            + (", and the image cleaned" if spec.image_channels else ""),
         ),
         (
             "tiling",

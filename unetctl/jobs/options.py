@@ -14,6 +14,8 @@ class PredictOptions:
 
     Attributes:
         output: path of the result; None makes a name in the working directory.
+        name: of the result in its folder, without task and ending, as `unetctl.jobs.outputs.output_names` gives it; None:
+            the input's. Without effect if `output` names a file.
         keep, threshold: what is written.
         device, precision: see `unetctl.runtime.device`.
         memory_bytes: budget; scheduler_bytes: what a batch system allows.
@@ -27,6 +29,7 @@ class PredictOptions:
     """
 
     output: Path | None = None
+    name: str | None = None
     keep: Keep | None = None
     threshold: float | None = None
     device: str = "auto"

@@ -11,7 +11,7 @@ from unetctl.jobs.finish import finish_output
 from unetctl.jobs.options import PredictOptions
 from unetctl.jobs.outputs import output_path
 from unetctl.jobs.tasks import ResolvedTask
-from unetctl.networks.unet import UNet
+from unetctl.networks.network import Network
 from unetctl.runtime.device import apply_compute, resolve
 from unetctl.runtime.engine import Engine
 from unetctl.runtime.events import Listener, Note, StageEnded, StageProgress, StageStarted, nobody
@@ -20,7 +20,7 @@ from unetctl.runtime.locks import RunLock
 from unetctl.runtime.logbook import logged
 from unetctl.runtime.loop import DoneBlock, LoopTimes, PipelinedLoop, output_box
 from unetctl.runtime.memory import budget
-from unetctl.runtime.planning import Planned, make_plan
+from unetctl.runtime.planning import Planned, make_plan, project_run
 from unetctl.runtime.reading import BlockReader, StatisticsStore, has_equal_channels
 from unetctl.runtime.report import RunReport, peak_memory
 from unetctl.runtime.run_folder import RunFolder
@@ -50,7 +50,7 @@ class Prediction:
         return self.planned.plan
 
 
-def plan_prediction(path: str, task: ResolvedTask, options: PredictOptions, network: UNet) -> Prediction:
+def plan_prediction(path: str, task: ResolvedTask, options: PredictOptions, network: Network) -> Prediction:
     """Opens an input and decides, or follows the plan of a run that was begun.
 
     Raises:
@@ -61,7 +61,7 @@ def plan_prediction(path: str, task: ResolvedTask, options: PredictOptions, netw
     budget_bytes = budget(options.memory_bytes, options.scheduler_bytes)
     source = open_source(path, **options.view, max_bytes=budget_bytes)
     try:
-        folder = RunFolder(output_path(path, source.info, task.name, options.output))
+        folder = RunFolder(output_path(path, source.info, task.name, options.output, options.name))
         num_weights = sum(p.numel() for p in network.parameters())
         begun = folder.plan() if folder.has_plan() and not options.fresh else None
         _, compute = resolve(options.device, options.precision)
@@ -99,6 +99,7 @@ def plan_prediction(path: str, task: ResolvedTask, options: PredictOptions, netw
         )
         if begun is not None:
             planned = _following(begun, planned, options, folder)
+            planned = replace(planned, projection=project_run(planned.plan, source.info, num_weights))
         return Prediction(path, source, task, folder, planned, begun is not None, budget_bytes, options)
     except BaseException:
         source.close()
@@ -150,14 +151,14 @@ def _statistics_of(where: Path | None) -> dict[str, object]:
 
 #: What computes the missing blocks of a run: `compute_blocks`, or something that has them computed elsewhere.
 BlockComputer = Callable[
-    [RunPlan, list[int], Source, UNet, RunFolder, PredictOptions, Listener, Callable[[], bool], int],
+    [RunPlan, list[int], Source, Network, RunFolder, PredictOptions, Listener, Callable[[], bool], int],
     tuple[LoopTimes, bool],
 ]
 
 
 def run_prediction(
     prediction: Prediction,
-    network: UNet,
+    network: Network,
     emit: Listener = nobody,
     should_stop: Callable[[], bool] = lambda: False,
     compute: BlockComputer | None = None,
@@ -217,7 +218,7 @@ def _start_over(folder: RunFolder) -> None:
 def _run_locked(
     prediction: Prediction,
     plan: RunPlan,
-    network: UNet,
+    network: Network,
     emit: Listener,
     should_stop: Callable[[], bool],
     begun: float,
@@ -256,7 +257,7 @@ def compute_blocks(
     plan: RunPlan,
     todo: list[int],
     source: Source,
-    network: UNet,
+    network: Network,
     folder: RunFolder,
     options: PredictOptions,
     emit: Listener,
@@ -269,18 +270,8 @@ def compute_blocks(
         Seconds by stage, and False if it was stopped.
     """
     device = apply_compute(plan.compute, options.device)
-    recipe = plan.typed_recipe()
     sink = folder.sink()
-    engine = Engine(
-        network,
-        plan.compute,
-        device,
-        batch=plan.batch,
-        keep=plan.keep,
-        activation=recipe.output.resolved_activation,
-        threshold=plan.threshold,
-        emit=emit,
-    )
+    engine = Engine.of_plan(network, plan, device, emit=emit)
     statistics = StatisticsStore(folder.path, options.writer, plan, should_stop)
     done = num_all - len(todo)
     begun = time.monotonic()

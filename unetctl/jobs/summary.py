@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from unetctl.jobs.predict import Prediction
-from unetctl.networks.unet import UNet
+from unetctl.networks.network import Network
 from unetctl.runtime.device import apply_compute
 from unetctl.runtime.engine import Engine, TileJob
 from unetctl.runtime.loop import network_dims, tile_frame
@@ -77,7 +77,7 @@ class PlanSummary:
         return [f"{name:>8}  {text}" if name else f"{'':>8}  {text}" for name, text in rows]
 
 
-def summarise(prediction: Prediction, network: UNet, *, warm_up: bool) -> PlanSummary:
+def summarise(prediction: Prediction, network: Network, *, warm_up: bool) -> PlanSummary:
     """The summary of a plan.
 
     Args:
@@ -137,21 +137,12 @@ def summarise(prediction: Prediction, network: UNet, *, warm_up: bool) -> PlanSu
     return PlanSummary(prediction.input, str(prediction.folder.output), values)
 
 
-def measure_tile(prediction: Prediction, network: UNet, num_repeats: int = 2) -> float:
+def measure_tile(prediction: Prediction, network: Network, num_repeats: int = 2) -> float:
     """Seconds that the bare network takes per tile of the first picture: the best of some batches after a first one."""
     plan = prediction.plan
     image = plan.images[0]
     device = apply_compute(plan.compute, prediction.options.device)
-    recipe = plan.typed_recipe()
-    engine = Engine(
-        network,
-        plan.compute,
-        device,
-        batch=plan.batch,
-        keep=plan.keep,
-        activation=recipe.output.resolved_activation,
-        threshold=plan.threshold,
-    )
+    engine = Engine.of_plan(network, plan, device)
     block = image.tiles.block(0)
     tile = image.tiles.tile(block, 0)
     dims = network_dims(plan)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unetctl.errors import UsageError, WeightsError
-from unetctl.networks.unet import UNet
+from unetctl.networks.build import fitted, refuse_unfit, spec_from_dict
+from unetctl.networks.network import Network
 from unetctl.networks.weights import WeightsHeader, load_weights, read_header
 from unetctl.recipe.load import load_recipe, recipe_from_dict
 from unetctl.recipe.schema import Recipe
@@ -36,9 +37,9 @@ class ResolvedTask:
     weights_sha256: str
     words: tuple[str, ...] = ()
 
-    def network(self) -> UNet:
-        """The network with its weights, float32, eval mode."""
-        return load_weights(self.weights)[0]
+    def network(self) -> Network:
+        """The network with its weights, as the recipe asks for it, float32, eval mode."""
+        return fitted(load_weights(self.weights)[0], self.recipe.network_spec)
 
 
 def find_weights(task: str) -> Path:
@@ -95,12 +96,7 @@ def resolve_task(task: str, overrides: Sequence[str] = (), weights: str | None =
         recipe = load_recipe(task, overrides)
     else:
         recipe = recipe_from_dict(header.recipe, str(path), overrides)
-    if recipe.network_spec.to_dict() != _spec_of(header):
-        raise WeightsError(
-            f"{path} was trained with another network than {task} asks for",
-            "weights of that network",
-            "leave out --weights or the network settings",
-        )
+    refuse_unfit(recipe.network_spec, spec_from_dict(header.network), str(path))
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     words = ["--task", task if task in shipped_recipes() else _absolute(task)]
     words += ["--weights", _absolute(weights)] if weights is not None else []
@@ -110,9 +106,3 @@ def resolve_task(task: str, overrides: Sequence[str] = (), weights: str | None =
 
 def _absolute(path: str) -> str:
     return str(Path(path).resolve()) if Path(path).exists() else path
-
-
-def _spec_of(header: WeightsHeader) -> dict[str, object]:
-    values = dict(header.network)
-    values["widths"] = list(values["widths"])
-    return values

@@ -20,12 +20,12 @@ from unetctl.errors import InputError, Stopped
 from unetctl.geometry.box import Box, Ints
 from unetctl.geometry.plan import TilePlan
 from unetctl.jobs.predict import Prediction
-from unetctl.networks.unet import UNet
+from unetctl.networks.network import Network
 from unetctl.runtime.device import apply_compute
 from unetctl.runtime.engine import Engine
 from unetctl.runtime.events import Listener, StageEnded, StageProgress, StageStarted, nobody
 from unetctl.runtime.loop import network_dims, output_box, run_serial, to_output_axes
-from unetctl.runtime.numerics import finish
+from unetctl.runtime.numerics import Keep, finish, output_channels
 from unetctl.runtime.reading import BlockReader, StatisticsStore
 from unetctl.runtime.run_folder import RunFolder
 from unetctl.runtime.run_plan import ImagePlan, RunPlan
@@ -49,7 +49,7 @@ class SeamReport:
         num_pixels: kept pixels in them.
         cores: the tilings, the plan's own first: one "YxX" each (of the first picture that was looked at).
         precision: of the network.
-        max_logit_difference: largest difference of a logit between two of the tilings.
+        max_logit_difference: largest difference of a logit between two of the tilings; of a kept image's grey values instead.
         max_logit: largest absolute logit, for scale.
         keep: what is stored.
         max_output_difference: largest difference between what is stored and any of the tilings' results, in its own
@@ -74,23 +74,24 @@ class SeamReport:
     @property
     def is_seamless(self) -> bool:
         """True if nothing but rounding tells the tilings apart."""
-        limit = ROUNDING if self.precision in ("fp32", "fp64") else 2**-5 * max(1.0, self.max_logit)
+        exact = ROUNDING * (max(1.0, self.max_logit) if self.keep == "image" else 1.0)
+        limit = exact if self.precision in ("fp32", "fp64") else 2**-5 * max(1.0, self.max_logit)
         return not self.inexact_because and self.max_logit_difference <= limit and self._is_stored_alike
 
     @property
     def _is_stored_alike(self) -> bool:
         if self.max_output_difference is None:
             return True
-        if self.keep in ("probability", "logits"):
-            return self.max_output_difference <= (1 if self.keep == "probability" else ROUNDING)
+        if self.keep in ("probability", "logits", "image"):
+            return self.max_output_difference <= (ROUNDING if self.keep == "logits" else 1)
         return self.num_output_differing <= max(1, self.num_pixels // 10_000)
 
     def lines(self) -> list[str]:
         """For people."""
         lines = [
             f"seams: {len(self.blocks)} blocks ({self.num_pixels:,} pixels) with cores {', '.join(self.cores)}: "
-            f"logits differ by at most {self.max_logit_difference:.2g} (the largest is {self.max_logit:.3g}; "
-            f"{self.precision})"
+            f"{'grey values' if self.keep == 'image' else 'logits'} differ by at most {self.max_logit_difference:.2g} "
+            f"(the largest is {self.max_logit:.3g}; {self.precision})"
         ]
         if self.max_output_difference is None:
             lines.append("seams: nothing stored was left to compare with")
@@ -115,7 +116,7 @@ class SeamReport:
 
 def verify_seams(
     prediction: Prediction,
-    network: UNet,
+    network: Network,
     *,
     num_blocks: int = 4,
     emit: Listener = nobody,
@@ -138,21 +139,11 @@ def verify_seams(
         Stopped: if asked to stop.
     """
     plan = prediction.plan
-    recipe = plan.typed_recipe()
     device = apply_compute(plan.compute, prediction.options.device)
     folder = prediction.folder.path if prediction.folder.path.is_dir() else None
     statistics = StatisticsStore(folder, "verify", plan, should_stop)
     # Tile by tile: filling the plan's batches with nothing would cost as much as tiles do.
-    engine = Engine(
-        network,
-        plan.compute,
-        device,
-        batch=1,
-        keep="logits",
-        activation=recipe.output.resolved_activation,
-        threshold=plan.threshold,
-        emit=emit,
-    )
+    engine = Engine.of_plan(network, plan, device, batch=1, keep=_raw(plan.keep), emit=emit)
     chosen = sample(plan.num_blocks, num_blocks)
     begun = time.monotonic()
     emit(StageStarted("verify", len(chosen), 0, "block"))
@@ -228,6 +219,11 @@ def shifted(tiles: TilePlan) -> list[TilePlan]:
     return found
 
 
+def _raw(keep: Keep) -> Keep:
+    """What is computed to be compared: logits, from which all else follows but an image."""
+    return "image" if keep == "image" else "logits"
+
+
 def _logits(
     plan: RunPlan,
     image: ImagePlan,
@@ -238,11 +234,12 @@ def _logits(
     engine: Engine,
     should_stop: Callable[[], bool],
 ) -> Pixels:
-    """Logits (C, *box) of a region under one tiling, tile by tile."""
-    num_channels = plan.typed_recipe().output.num_channels
+    """Logits (C, *box) of a region under one tiling, tile by tile; the image's grey values if the plan keeps that."""
+    recipe = plan.typed_recipe()
+    num_channels = output_channels(_raw(plan.keep), recipe.output.num_channels, recipe.network_spec.image_channels)
     one = replace(tiles, cores_per_block=(1,) * len(tiles.core))
     other = replace(image, tiles=one, output=_logit_output(image, num_channels))
-    alone = replace(plan, images=(other,), keep="logits")
+    alone = replace(plan, images=(other,), keep=_raw(plan.keep))
     result = np.empty((num_channels, *box.shape), np.float32)
     reader = BlockReader(prediction.source, alone, statistics)
     for done in run_serial(alone, _until(should_stop, _touching(one, box)), reader, engine):
@@ -284,7 +281,12 @@ def _logit_output(image: ImagePlan, num_channels: int) -> Any:
 
 
 def _finished(plan: RunPlan, image: ImagePlan, logits: Pixels) -> Pixels:
-    """What the plan keeps of logits (C, *box), in the axes of the output picture."""
+    """What the plan keeps of logits or of an image (C, *box), in the axes of the output picture."""
+    if plan.keep == "image":
+        dtype = np.dtype(image.output.dtype)
+        if dtype.kind in "ui":
+            logits = np.rint(logits).clip(np.iinfo(dtype).min, np.iinfo(dtype).max).astype(dtype)
+        return to_output_axes(image, logits)
     activation = plan.typed_recipe().output.resolved_activation
     kept = finish(torch.from_numpy(logits)[np.newaxis], plan.keep, activation, plan.threshold)[0].numpy()
     return to_output_axes(image, kept)

@@ -8,7 +8,7 @@ from unetctl.cluster.run import compute_on_cluster
 from unetctl.cluster.session import ClusterSession
 from unetctl.jobs.predict import BlockComputer, Prediction, PredictOptions
 from unetctl.jobs.tasks import ResolvedTask
-from unetctl.networks.unet import UNet
+from unetctl.networks.network import Network
 from unetctl.runtime.device import available_cores
 from unetctl.runtime.events import Listener, Note, nobody
 from unetctl.runtime.loop import LoopTimes
@@ -50,7 +50,7 @@ class SharedWorkers:
             plan: RunPlan,
             todo: list[int],
             source: Source,
-            network: UNet,
+            network: Network,
             folder: RunFolder,
             options: PredictOptions,
             emit: Listener,
