@@ -15,7 +15,7 @@ from unetctl.networks.build import build_network
 from unetctl.networks.network import Network
 from unetctl.networks.weights import WeightsHeader, load_weights, save_weights
 from unetctl.runtime.events import EpochEnded, Event
-from unetctl.training.validation import as_stored
+from unetctl.training.validation import as_stored, steady_best
 
 
 @pytest.fixture
@@ -96,3 +96,15 @@ def test_a_training_run_keeps_a_log(data: Path):
     assert [line["epoch"] for line in lines if line["event"] == "EpochEnded"] == [1, 2]
     unetctl.train(data, task="grey.toml", output="run", epochs=2, fresh=True)
     assert len(Path("run/log.jsonl").read_text().splitlines()) == len(lines)
+
+
+@pytest.mark.parametrize(
+    ("values", "lowest", "chosen"),
+    [
+        ([0.1, 0.2, 0.9, 0.9, 0.9, 0.8, 0.7, 0.2], False, 4),  # the middle of the plateau
+        ([0.5, 0.7, 0.5, 0.5, 0.6, 0.6, 0.6, 0.6, 0.6], False, 6),  # not the lone peak
+        ([0.4, 0.3, 0.1, 0.1, 0.1, 0.3, 0.4], True, 3),
+    ],
+)
+def test_a_threshold_is_chosen_where_its_neighbours_are_good_too(values, lowest, chosen):
+    assert steady_best(values, lowest=lowest) == chosen

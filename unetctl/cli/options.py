@@ -63,6 +63,16 @@ Series = Annotated[
 TimePoint = Annotated[
     int | None, typer.Option("--time", min=0, metavar="I", help="Only this time point, from 0.", rich_help_panel=_INPUT)
 ]
+Scale = Annotated[
+    float | None,
+    typer.Option(
+        min=0.02,
+        max=16,
+        metavar="FACTOR",
+        help="Let the network see the input so much larger, as 2, or smaller, as 0.5; pages come out at their own size.",
+        rich_help_panel=_INPUT,
+    ),
+]
 Nonfinite = Annotated[
     Literal["median", "refuse"],
     typer.Option(
@@ -143,7 +153,10 @@ PdfDpi = Annotated[
 Format = Annotated[
     Literal["tiff", "png", "pdf"] | None,
     typer.Option(
-        help="Kind of files that pages become; absent: like the inputs.", rich_help_panel=_OUTPUT, show_default=False
+        "--format",
+        help="Kind of files that pages become; absent: like the inputs.",
+        rich_help_panel=_OUTPUT,
+        show_default=False,
     ),
 ]
 Checksums = Annotated[

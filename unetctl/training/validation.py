@@ -13,8 +13,8 @@ from torch import nn
 from unetctl.errors import Stopped
 from unetctl.geometry.mirror import read_mirrored
 from unetctl.geometry.plan import TilePlan, fitting_core
-from unetctl.metrics.boundary import best_threshold, mean_scores, score_thresholds
-from unetctl.metrics.overlap import count_overlap
+from unetctl.metrics.boundary import mean_scores, score_thresholds
+from unetctl.metrics.overlap import Overlap, count_overlap
 from unetctl.networks.network import Network
 from unetctl.recipe.schema import Recipe
 from unetctl.runtime.device import Compute
@@ -28,6 +28,7 @@ Pixels = npt.NDArray[Any]
 
 #: Scores that need whole slices of cells with membranes between them.
 _MEMBRANE_SCORES = ("v_rand", "v_info", "adapted_rand_error", "pixel_error")
+_OVERLAPS = ("iou", "dice", "misclassified")
 #: Among which the threshold is chosen.
 _THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(2, 19))
 
@@ -144,24 +145,46 @@ def probability_of(logits: Pixels) -> npt.NDArray[np.float32]:
 
 def _binary_figures(planes: Sequence[Plane], outputs: Sequence[Pixels], recipe: Recipe) -> dict[str, float]:
     figures: dict[str, float] = {}
+    select, lowest = recipe.train.select, recipe.train.select_lowest
     threshold = recipe.output.threshold
-    if recipe.train.select in _MEMBRANE_SCORES:
+    if select in _MEMBRANE_SCORES:
         scored = []
         for plane, logits in zip(planes, outputs, strict=True):
             scored.append(score_thresholds(probability_of(logits[0]), plane.target[0] > 0, _THRESHOLDS))
         means = [mean_scores([one[i] for one in scored]) for i in range(len(_THRESHOLDS))]
-        best = best_threshold(means, recipe.train.select)  # type: ignore[arg-type]  # a membrane score by the test above
-        threshold = best.threshold
+        chosen = means[steady_best([float(getattr(mean, select)) for mean in means], lowest=lowest)]
+        threshold = chosen.threshold
         for name in _MEMBRANE_SCORES:
-            figures[name] = float(getattr(best, name))
-    counts = None
+            figures[name] = float(getattr(chosen, name))
+    elif select in _OVERLAPS:
+        overlaps = [_overlap(planes, outputs, threshold) for threshold in _THRESHOLDS]
+        threshold = _THRESHOLDS[steady_best([getattr(overlap, select) for overlap in overlaps], lowest=lowest)]
+    counts = _overlap(planes, outputs, threshold)
+    figures |= {name: getattr(counts, name) for name in _OVERLAPS}
+    return figures | {"threshold": threshold}
+
+
+def steady_best(values: Sequence[float], *, lowest: bool = False) -> int:
+    """Index of the best of the values, each averaged with two neighbours on either side; the first and last two are out.
+
+    A threshold is chosen on few images. A peak that no neighbour shares is their luck; one in the middle of a plateau
+    holds on others too.
+
+    Args:
+        values: one a threshold, in order; at least 5.
+        lowest: True if lower is better.
+    """
+    averaged = np.convolve(values, np.full(5, 0.2), "valid")
+    return 2 + int(averaged.argmin() if lowest else averaged.argmax())
+
+
+def _overlap(planes: Sequence[Plane], outputs: Sequence[Pixels], threshold: float) -> Overlap:
+    """Of all planes together."""
+    counts = Overlap(0, 0, 0, 0)
     for plane, logits in zip(planes, outputs, strict=True):
         ignore = None if plane.weights is None else plane.weights[0] == 0
-        one = count_overlap(probability_of(logits[0]) >= threshold, plane.target[0] > 0, ignore=ignore)
-        counts = one if counts is None else counts + one
-    assert counts is not None
-    figures |= {"iou": counts.iou, "dice": counts.dice, "misclassified": counts.misclassified}
-    return figures | {"threshold": threshold}
+        counts += count_overlap(probability_of(logits[0]) >= threshold, plane.target[0] > 0, ignore=ignore)
+    return counts
 
 
 def _class_figures(planes: Sequence[Plane], outputs: Sequence[Pixels], num_classes: int) -> dict[str, float]:
