@@ -89,6 +89,19 @@ def test_judging_the_start_leaves_the_course_as_it_is(tmp_path: Path):
     assert_same(rest, plain)
 
 
+def test_a_wider_network_goes_on_from_a_narrower_one(data: Path):
+    unetctl.train(data, task="grey.toml", output="small", overrides=("train.select=loss",))
+    wider = ("--set", "network.base_width=7", "--epochs", 1, "--set", "train.lr=1e-30", "--set", "train.warmup_steps=0")
+    told = run("train", "--data", data, "--task", "small", "--from", "small", "-o", "large", *wider)
+    assert told.exit_code == 0, told.stderr
+    assert "is grown; it begins with the same answers" in told.stderr
+    val_loss = json.loads(Path("small/report.json").read_text())["figures"]["val_loss"]
+    assert f"before the first step: val_loss {val_loss:.4f}" in told.stderr
+    narrower = run("train", "--data", data, "--task", "small", "--from", "large", "-o", "again")
+    assert narrower.exit_code == 5
+    assert "expected the network of the recipe, or one that is narrower" in narrower.stderr
+
+
 def test_a_training_run_keeps_a_log(data: Path):
     unetctl.train(data, task="grey.toml", output="run", epochs=2)
     lines = [json.loads(line) for line in Path("run/log.jsonl").read_text().splitlines()]

@@ -17,7 +17,10 @@ from unetctl.jobs.train_folder import clear, refuse_foreign, sweep, write_text, 
 from unetctl.jobs.train_samples import samples_of
 from unetctl.jobs.train_task import recipe_for, task_for
 from unetctl.networks.build import build_network
+from unetctl.networks.grow import can_grow, grown
 from unetctl.networks.network import Network
+from unetctl.networks.spec import UNetSpec
+from unetctl.networks.unet import UNet
 from unetctl.networks.weights import WeightsHeader, load_weights, save_weights
 from unetctl.recipe.load import recipe_from_dict
 from unetctl.recipe.schema import Recipe
@@ -244,10 +247,17 @@ class _TrainingRun:
                 )  # fmt: skip
             return build_network(spec, self.recipe.train.seed)
         network, header = load_weights(find_weights(self.options.init_from))
+        if network.spec != spec and isinstance(network, UNet) and isinstance(spec, UNetSpec):
+            if can_grow(network.spec, spec):
+                widths = ", ".join(map(str, network.spec.widths))
+                self.emit(
+                    Note(f"--from: the network of widths {widths} is grown; it begins with the same answers", "info")
+                )
+                return grown(network, spec, self.recipe.train.seed).train()
         if network.spec != spec:
             raise WeightsError(
                 f"--from {self.options.init_from} is another network ({header.name})",
-                "the network of the recipe",
+                "the network of the recipe, or one that is narrower",
                 "use its own recipe with --task",
             )
         return network.train()
