@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from unetctl.errors import UsageError
-from unetctl.training.augment import AugmentOptions, augment, margin_for, sample_rngs
+from unetctl.training.augment import AugmentOptions, augment, margin_for, sample_rngs, without_neighbours
 from unetctl.training.warp import Warp, apply_warp, cubic_matrix, random_warp, sampling_grid
 
 lenient = settings(deadline=None, max_examples=40)
@@ -349,3 +349,19 @@ def test_the_recipes_section_names_the_same_options():
     from unetctl.recipe.schema import Augment  # the one home of the defaults
 
     assert AugmentOptions(**Augment().model_dump()) == AugmentOptions()
+
+
+def test_some_samples_lose_their_neighbouring_planes():
+    pixels = torch.arange(40 * 6, dtype=torch.float32).reshape(40, 6, 1, 1).repeat(1, 1, 3, 2)  # 3 planes of 2 channels
+    before = pixels.clone()
+    rngs = [np.random.default_rng(i) for i in range(40)]
+    lone = without_neighbours(pixels, rngs, 3, 0.4)
+    is_lone = (lone != before).flatten(1).any(1)
+    assert 8 <= int(is_lone.sum()) <= 24
+    assert torch.equal(lone[~is_lone], before[~is_lone])
+    assert torch.equal(lone[is_lone], before[is_lone][:, 2:4].repeat(1, 3, 1, 1))
+    drawn = [rng.random() for rng in rngs]
+    for context, share in ((1, 0.4), (3, 0.0)):  # nothing to do draws nothing: older courses repeat exactly
+        rngs = [np.random.default_rng(i) for i in range(40)]
+        assert torch.equal(without_neighbours(before.clone(), rngs, context, share), before)
+        assert [rng.random() for rng in rngs] != drawn

@@ -29,7 +29,7 @@ from unetctl.runtime.device import PRECISIONS, Compute, apply_compute, resolve
 from unetctl.runtime.events import EpochEnded, Event, Listener, Note, StageProgress, nobody
 from unetctl.runtime.locks import RunLock
 from unetctl.runtime.logbook import logged
-from unetctl.training.augment import AugmentOptions, augment, margin_for
+from unetctl.training.augment import AugmentOptions, augment, margin_for, without_neighbours
 from unetctl.training.board import Board
 from unetctl.training.crops import PlaneSet
 from unetctl.training.fit import Fit, FitOptions, TrainBatch
@@ -292,6 +292,7 @@ class _TrainingRun:
         pixels, targets, weights = augment(
             crops.pixels, crops.targets, crops.weights, crops.rngs, self.augment, self.crops.tile, self.crops.core
         )
+        pixels = without_neighbours(pixels, crops.rngs, self.recipe.input.context_slices, self.augment.lone_prob)
         if weights is None:
             weights = torch.ones(targets.shape[0], 1, *targets.shape[2:])
         return TrainBatch(pixels, targets, weights)

@@ -173,6 +173,13 @@ class Augment(Section):
         le=1,
         description="share of crops with a fold, a knife mark, a faded or a missing part",
     )
+    lone_prob: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="with context slices: share of crops whose neighbouring planes are replaced by the middle one, as for "
+        "planes that come alone or hardly differ",
+    )
     bleed_through_prob: float = Field(
         default=0.0, ge=0, le=1, description="documents: share of crops where the writing of the back shows through"
     )

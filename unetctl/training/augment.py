@@ -54,6 +54,7 @@ class AugmentOptions:
             defects of documents, see `unetctl.training.degrade`; they take ink for -1 and paper for +1.
         per_channel: True draws grey values for every channel by itself (neighbouring planes as channels);
             False for colours.
+        lone_prob: share of samples without their neighbouring planes, see `without_neighbours`.
     """
 
     flip: bool = False
@@ -73,6 +74,7 @@ class AugmentOptions:
     artefact_prob: float = 0.0
     grey_prob: float = 0.5
     per_channel: bool = False
+    lone_prob: float = 0.0
     bleed_through_prob: float = 0.0
     stain_prob: float = 0.0
     fade_prob: float = 0.0
@@ -107,6 +109,26 @@ class AugmentOptions:
         defaults = AugmentOptions()
         changed = [f"{k}={v}" for k, v in vars(self).items() if v != getattr(defaults, k)]
         return "augment: " + (" ".join(changed) or "nothing")
+
+
+def without_neighbours(
+    pixels: Tensor, rngs: Sequence[np.random.Generator], context_slices: int, share: float
+) -> Tensor:
+    """Some samples with their middle plane in the place of all: a network must not need neighbours that differ.
+
+    Args:
+        pixels: (N, context_slices * C, y, x), plane after plane; changed in place.
+        rngs: one a sample; nothing is drawn if `share` is 0.
+        context_slices: planes a sample holds.
+        share: of samples, 0 to 1.
+    """
+    if share and context_slices > 1:
+        num_channels = pixels.shape[1] // context_slices
+        middle = context_slices // 2 * num_channels
+        for sample, rng in zip(pixels, rngs, strict=True):
+            if rng.random() < share:
+                sample.copy_(sample[middle : middle + num_channels].clone().repeat(context_slices, 1, 1))
+    return pixels
 
 
 def margin_for(options: AugmentOptions, tile: Size2) -> Size2:
