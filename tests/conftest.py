@@ -136,3 +136,11 @@ def em_file(tmp_path: Path, em_stack: npt.NDArray[np.uint8]) -> Path:
 def _frozen(array: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     array.flags.writeable = False
     return array
+
+
+@pytest.fixture(scope="session")
+def page_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network for pages; see `tests.page_weights_files`."""
+    from tests.page_weights_files import save_page_weights
+
+    return save_page_weights(tmp_path_factory.mktemp("pages") / "ink.safetensors")

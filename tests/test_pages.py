@@ -4,6 +4,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,7 @@ from unetctl.jobs.corpus import predict_all
 from unetctl.jobs.options import PredictOptions
 from unetctl.jobs.pages.ledger import read_ledger
 from unetctl.jobs.pages.results import FileResult, PageStyle
-from unetctl.networks.build import build_network
-from unetctl.networks.weights import WeightsHeader, save_weights
-from unetctl.recipe.load import recipe_from_dict
+from unetctl.jobs.pages.shares import Shares
 from unetctl.runtime.report import RunReport
 from unetctl.sinks.page import Page
 from unetctl.sources.base import ImageInfo
@@ -36,23 +35,6 @@ def one_thread(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """These networks are tiny: threads would only wait for each other. What is written lies where one stands."""
     monkeypatch.setattr("unetctl.runtime.device.available_cores", lambda: 1)
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture(scope="session")
-def page_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A network for pages; untrained, its answers are arbitrary but the same for the same page."""
-    values = {
-        "task": {"name": "ink"},
-        "input": {"stack": False, "luminance": True},
-        "normalise": {"method": "two_levels"},
-        "network": {"base_width": 2, "depth": 2, "convolution": "same", "up": "bilinear"},
-        "output": {"classes": ["ink"], "keep": "mask"},
-    }
-    recipe = recipe_from_dict(values, "tests")
-    network = build_network(recipe.network_spec, 5)
-    path = tmp_path_factory.mktemp("pages") / "ink.safetensors"
-    save_weights(path, network, WeightsHeader("ink", recipe.network_spec.to_dict(), recipe.to_dict()))
-    return path
 
 
 @pytest.fixture
@@ -129,7 +111,8 @@ def test_a_page_is_the_same_alone_among_others_in_parts_and_from_a_store(run):
     assert tree(Path("parts")) == tree(Path("whole"))
     # every page is a large one now: block by block into a store, band by band into its file
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("unetctl.jobs.pages.compute._PAGE_SHARE", 1 << 62)
+        shares = Shares.of
+        patch.setattr(Shares, "of", staticmethod(lambda budget: replace(shares(budget), page=0)))
         patch.setattr("unetctl.jobs.pages.results._BAND_ROWS", 16)
         stored = run(folder, output="stored", core=32)
     assert tree(Path("stored")) == tree(Path("whole"))
@@ -281,7 +264,7 @@ def test_the_tree_is_mirrored_and_equal_names_stay_apart(run):
         run(folder)
     reports = run(folder, recursive=True)
     assert sorted(str(Path(r.output)) for r in reports) == [
-        "scans-ink/a/p0.png", "scans-ink/a/p0.png.png", "scans-ink/b/c/p0.png",
+        "scans-ink/a/p0.jpg.png", "scans-ink/a/p0.png.png", "scans-ink/b/c/p0.png",
     ]  # fmt: skip
     assert {r.status for r in run(folder, recursive=True)} == {"nothing-new"}
 

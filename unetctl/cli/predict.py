@@ -39,6 +39,7 @@ def predict(
     channel: o.Channel = None,
     series: o.Series = None,
     time: o.TimePoint = None,
+    scale: o.Scale = None,
     nonfinite: o.Nonfinite = "median",
     stats: o.Stats = None,
     device: o.Device = "auto",
@@ -96,6 +97,7 @@ def predict(
             channels=channels,
             series=series,
             time=time,
+            scale=scale,
             nonfinite=nonfinite,
             statistics_from=stats,
             verify=verify,
@@ -132,12 +134,14 @@ def _named(inputs: list[str], list_file: Path | None) -> list[str]:
 
     named: list[str] = []
     for text in inputs:
-        named += listed_inputs(sys.stdin) if text == "-" else [text]
+        named += listed_inputs(sys.stdin.buffer.read()) if text == "-" else [text]
     if list_file is not None:
         try:
-            named += listed_inputs(list_file.read_text().splitlines())
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"--list {list_file} cannot be read ({error})", "a text file, one path a line") from error
+            named += listed_inputs(list_file.read_bytes())
+        except OSError as error:
+            raise InputError(
+                f"--list {list_file} cannot be read ({error.strerror})", "a text file, one path a line"
+            ) from error
     if not named:
         raise UsageError("no input", "files or folders, or a list of them", "unetctl predict INPUT --task TASK")
     return named

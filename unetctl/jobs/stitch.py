@@ -8,6 +8,7 @@ from pathlib import Path
 from unetctl.errors import IncompleteError, InputError, UsageError
 from unetctl.jobs.finish import finish_output
 from unetctl.jobs.outputs import TIFF_SUFFIXES
+from unetctl.jobs.pages.ledger import is_page_run
 from unetctl.runtime.events import Listener, nobody
 from unetctl.runtime.locks import RunLock
 from unetctl.runtime.report import RunReport, peak_memory
@@ -39,11 +40,18 @@ def stitch_output(
 
     Raises:
         InputError: if no run was begun there.
+        UsageError: if it is a run of pages, which need no joining.
         IncompleteError: if blocks are missing; names them and the command that computes them.
         BusyError: if parts are still at work.
     """
     begun = time.monotonic()
     folder = RunFolder(_output_of(output))
+    if is_page_run(folder.path):
+        raise UsageError(
+            f"{folder.output} holds pages, which are complete as they are",
+            "an output of parts",
+            "unetctl predict without --part says whether any is missing, and computes it",
+        )
     plan = folder.plan()
     with RunLock(folder.path, shared=False, who="stitch"):
         status = "nothing-new"

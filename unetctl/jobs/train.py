@@ -247,13 +247,15 @@ class _TrainingRun:
                 )  # fmt: skip
             return build_network(spec, self.recipe.train.seed)
         network, header = load_weights(find_weights(self.options.init_from))
-        if network.spec != spec and isinstance(network, UNet) and isinstance(spec, UNetSpec):
-            if can_grow(network.spec, spec):
-                widths = ", ".join(map(str, network.spec.widths))
-                self.emit(
-                    Note(f"--from: the network of widths {widths} is grown; it begins with the same answers", "info")
-                )
-                return grown(network, spec, self.recipe.train.seed).train()
+        if (
+            isinstance(network, UNet)
+            and isinstance(spec, UNetSpec)
+            and spec != network.spec
+            and can_grow(network.spec, spec)
+        ):
+            widths = ", ".join(map(str, network.spec.widths))
+            self.emit(Note(f"--from: the network of widths {widths} is grown; it begins with the same answers", "info"))
+            return grown(network, spec, self.recipe.train.seed).train()
         if network.spec != spec:
             raise WeightsError(
                 f"--from {self.options.init_from} is another network ({header.name})",

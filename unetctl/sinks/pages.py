@@ -20,7 +20,7 @@ from unetctl.sinks.page import KINDS, BrokenPageError, Page
 from unetctl.sinks.page_png import encode_png, png_size, write_png
 from unetctl.sinks.page_tiff import encode_tiff, join_tiffs, tiff_sizes
 
-__all__ = ["KINDS", "Page", "PageFileRecord", "assemble", "encode_page", "page_kind_for"]
+__all__ = ["KINDS", "Page", "PageFileRecord", "assemble", "encode_page", "page_kind_for", "remove_leftovers"]
 
 _LONGEST_NAME = 200  # bytes; what comes before and behind a temporary name has to fit into 255
 _DEFAULT_KINDS = {"tiff": "tiff", "pdf": "pdf"} | dict.fromkeys(
@@ -134,6 +134,12 @@ def assemble(
             partial.replace(target)
             fsync_folder(target.absolute().parent)
     return record
+
+
+def remove_leftovers(target: Path) -> None:
+    """Removes what a killed process has left beside a target; only while nobody writes it."""
+    with _temporary_names(target):
+        pass
 
 
 def _known(kind: str) -> str:

@@ -8,10 +8,10 @@ from unetctl.sources.files import is_own_output
 from unetctl.sources.formats import is_page_picture, is_pdf
 from unetctl.sources.slices import natural_key
 
-__all__ = ["find_pages", "is_page_file", "natural_key"]
+__all__ = ["PAGE_EXTENSIONS", "find_pages", "is_page_file", "natural_key"]
 
-# what claims to be a page and is not shall be told of, not passed over
-_EXTENSIONS = frozenset(
+#: Of files of pages, lower case. What claims to be a page and is not shall be told of, not passed over.
+PAGE_EXTENSIONS = frozenset(
     (
         *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".pdf"),
         *(".jp2", ".j2k", ".jpx", ".jpf", ".pbm", ".pgm", ".ppm", ".pnm"),
@@ -23,7 +23,7 @@ _ZARR_SUFFIX = ".zarr"
 def is_page_file(path: str | os.PathLike[str]) -> bool:
     """True if a file's content or, where that says nothing, its extension is that of pictures or PDF."""
     found = os.fspath(path)
-    if os.path.splitext(found)[1].lower() in _EXTENSIONS:
+    if os.path.splitext(found)[1].lower() in PAGE_EXTENSIONS:
         return True
     return is_pdf(found) or is_page_picture(found)
 
@@ -32,7 +32,8 @@ def find_pages(path: str | os.PathLike[str], recursive: bool = False) -> list[Pa
     """The files of pages that a path names, a folder's in natural order (2 before 10), folder by folder.
 
     Hidden files and folders, outputs of unetctl with their ``.run`` folders, and zarr folders are left out. Links are followed, each folder
-    entered once. Files that bear a picture's extension are named whatever they hold: broken ones fail when opened.
+    entered once. Files that bear a picture's extension are named whatever they hold: broken ones fail when opened, and so
+    do inner folders that cannot be listed.
 
     Args:
         path: a file, which is given back as it is, or a folder.
@@ -58,7 +59,10 @@ def find_pages(path: str | os.PathLike[str], recursive: bool = False) -> list[Pa
             seen.add((told.st_dev, told.st_ino))
             entries = sorted(os.scandir(folder), key=lambda e: (natural_key(e.name), e.name))
         except OSError as error:
-            raise InputError(f"{folder} cannot be listed ({error.strerror})", "a readable folder") from error
+            if folder is top:
+                raise InputError(f"{folder} cannot be listed ({error.strerror})", "a readable folder") from error
+            found.append(folder)  # told of when it is opened, like a broken file
+            continue
         inner = []
         for entry in entries:
             if entry.name.startswith("."):

@@ -2,30 +2,40 @@
 
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
+from unetctl.geometry.box import Box, Ints
 from unetctl.jobs.options import PredictOptions
-from unetctl.jobs.pages.feed import FeedItem, HeldPages, OnePage, OpenFile, Pixels
+from unetctl.jobs.pages.feed import FeedItem, OpenFile
 from unetctl.jobs.pages.results import FileResult, Gathering, PageStyle, stored_page
+from unetctl.jobs.pages.scaling import PageScale
 from unetctl.jobs.pages.settings import PageSettings
+from unetctl.jobs.pages.shares import Shares
+from unetctl.jobs.pages.upkeep import key_of
+from unetctl.jobs.pages.views import HeldPages, Pixels, coloured, in_axes
 from unetctl.jobs.predict import compute_blocks
 from unetctl.jobs.tasks import ResolvedTask
 from unetctl.networks.network import Network
 from unetctl.runtime.device import apply_compute
 from unetctl.runtime.engine import Engine
-from unetctl.runtime.events import Listener, Note
-from unetctl.runtime.loop import DoneBlock, PipelinedLoop, output_box
+from unetctl.runtime.events import Event, Listener, Note, StageEnded, StageProgress, StageStarted
+from unetctl.runtime.loop import DoneBlock, LoopTimes, PipelinedLoop, output_box
 from unetctl.runtime.planning import make_plan
 from unetctl.runtime.reading import BlockReader, StatisticsStore, has_equal_channels
 from unetctl.runtime.run_folder import RunFolder
 from unetctl.runtime.run_plan import RunPlan
-from unetctl.sources.base import ImageInfo, SourceInfo
+from unetctl.sources.base import ImageInfo, Source, SourceInfo
 from unetctl.sources.pages import PageOrigin
 
-#: Of the budget: pages decoded ahead; a page above the other share is not held in memory whole.
-_AHEAD_SHARE, _PAGE_SHARE = 8, 16
+
+class UnreadablePageError(Exception):
+    """A large page that cannot be read to its end; its cause says why."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +45,10 @@ class Ready:
     Attributes:
         opened: its file; result: where its answer goes.
         i_page: in the file.
-        info, origin: of the page.
-        pixels: decoded; None for a large page.
+        info: of the page, in the axes that the network is given.
+        seen: as `info`, at the scale at which the network sees it.
+        origin: of the page.
+        pixels: decoded, as seen; None for a large page.
         plan: of this page alone.
     """
 
@@ -44,9 +56,20 @@ class Ready:
     result: FileResult
     i_page: int
     info: ImageInfo
+    seen: ImageInfo
     origin: PageOrigin
     pixels: Pixels | None
     plan: RunPlan
+
+    @property
+    def num_pixels(self) -> int:
+        """Of the page."""
+        return self.info.size_of("y") * self.info.size_of("x")
+
+    @property
+    def num_bytes(self) -> int:
+        """That it holds in memory."""
+        return 0 if self.pixels is None else self.num_pixels + self.pixels.dtype.itemsize * self.pixels.size
 
 
 #: What is called, in the writing thread, when a page was added to its result: the page, and its pixels of ink (None
@@ -62,9 +85,12 @@ class PageComputer:
         settings: of the run.
         options: of the command line.
         style: how answers become pages.
-        budget_bytes: for the whole process.
+        shares: of the memory.
         run: the run folder, for the stores of large pages.
         emit, should_stop: see the engine.
+
+    Attributes:
+        seconds: by stage, of all pages so far.
     """
 
     def __init__(
@@ -74,24 +100,24 @@ class PageComputer:
         settings: PageSettings,
         options: PredictOptions,
         style: PageStyle,
-        budget_bytes: int,
+        shares: Shares,
         run: Path,
         emit: Listener,
         should_stop: Callable[[], bool],
     ) -> None:
         self._task, self._network, self._settings, self._options = task, network, settings, options
         self._run, self._style, self._emit, self._should_stop = run, style, emit, should_stop
-        self.ahead_bytes = budget_bytes // _AHEAD_SHARE
-        self.page_bytes = budget_bytes // _PAGE_SHARE
-        self._planner_bytes = budget_bytes - self.ahead_bytes - 2 * self.page_bytes
+        self._shares = shares
         self._num_weights = sum(p.numel() for p in network.parameters())
-        recipe = task.recipe
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        recipe, kept = task.recipe, settings.values
+        self._scale = PageScale(kept.get("scale"), kept["keep"], kept["threshold"])
         self._engine = Engine(
             network,
             settings.compute,
             apply_compute(settings.compute, options.device),
             batch=settings.batch,
-            keep=settings.values["keep"],
+            keep=self._scale.computed,
             activation=recipe.output.resolved_activation,
             threshold=settings.values["threshold"],
             emit=emit,
@@ -107,28 +133,40 @@ class PageComputer:
         opened, info = item.opened, item.info
         assert opened is not None
         assert info is not None
-        is_large = item.pixels is None
-        source = HeldPages([(info, item.pixels)]) if item.pixels is not None else OnePage(opened, item.i_page)
-        grey = frozenset({0}) if has_equal_channels(source, 0) else frozenset[int]()
+        recipe = self._task.recipe
+        if recipe.input.channels == 3 and self._options.channels is None:
+            info = coloured(info)
+        planner_bytes = self._shares.planner
+        chunk: tuple[Ints, ...] = ()
+        identity: dict[str, object] = {}
+        if item.pixels is not None:
+            pixels = in_axes(item.pixels, info)
+            is_grey = has_equal_channels(HeldPages([(info, pixels)]), 0)
+            pixels = self._scale.pixels(pixels)
+        else:
+            pixels, page = None, opened.page(item.i_page, info)
+            scaled = self._scale.source(page).info
+            chunk, identity = scaled.preferred_chunk, scaled.identity
+            planner_bytes = self._shares.of_large(page.chunk_bytes)
+            is_grey = has_equal_channels(page, 0)
+        seen = self._scale.info(info)
         name = item.file.name if len(opened.images) == 1 else f"{item.file.name} page {item.i_page + 1}"
-        told = replace(info, name=name, notes=())
-        identity = {**opened.identity, "page": item.i_page} if is_large else {}
+        told = replace(seen, name=name, notes=())
         planned = make_plan(
-            SourceInfo(str(item.file.path), "pages", (told,), identity, source.info.preferred_chunk),
+            SourceInfo(str(item.file.path), "pages", (told,), identity, chunk),
             {"path": str(item.file.path), "page": item.i_page},
-            self._task.recipe,
+            recipe,
             self._task.weights_sha256,
             self._num_weights,
             self._settings.compute,
-            self._planner_bytes,
-            self._settings.wishes(self._options),
+            planner_bytes,
+            replace(self._settings.wishes(self._options), keep=self._scale.computed),
             {},
-            grey,
+            frozenset({0}) if is_grey else frozenset(),
         )
         for text in planned.warnings:
             self._emit(Note(text, "warning"))
-        origin = opened.origins[item.i_page]
-        return Ready(opened, result, item.i_page, info, origin, item.pixels, planned.plan)
+        return Ready(opened, result, item.i_page, info, seen, opened.origins[item.i_page], pixels, planned.plan)
 
     def compute(self, group: Sequence[Ready], done: PageDone) -> bool:
         """Computes pages: several in memory, or one large one.
@@ -137,11 +175,12 @@ class PageComputer:
             False if asked to stop; pages told to `done` until then are safe.
 
         Raises:
+            UnreadablePageError: if a large page cannot be decoded.
             UnetctlError: what computing or writing raised.
         """
         if len(group) == 1 and group[0].pixels is None:
             return self._compute_large(group[0], done)
-        pages = [(ready.info, ready.pixels) for ready in group if ready.pixels is not None]
+        pages = [(ready.seen, ready.pixels) for ready in group if ready.pixels is not None]
         images = tuple(replace(ready.plan.images[0], i_image=i) for i, ready in enumerate(group))
         plan = replace(group[0].plan, images=images)
         gathered = {
@@ -152,41 +191,88 @@ class PageComputer:
             i = block.image.i_image
             if not gathered[i].add(output_box(block.image, block.block.box), block.pixels):
                 return
-            answer, ready = gathered.pop(i).answer, group[i]
+            ready = group[i]
+            answer = self._scale.answer(gathered.pop(i).answer, ready.info)
             ready.result.add(ready.i_page, self._style.page(answer, ready.info, ready.origin))
-            done(
-                ready,
-                self._style.num_ink(answer) if self._style.is_ink and plan.keep in ("mask", "probability") else None,
-            )
+            done(ready, self._style.num_ink(answer) if self._style.counts_ink else None)
 
         reader = BlockReader(HeldPages(pages), plan, StatisticsStore(None, "pages", plan))
-        return PipelinedLoop(plan, reader, self._engine, write, self._should_stop).run(range(plan.num_blocks))
+        loop = PipelinedLoop(plan, reader, self._engine, write, self._should_stop)
+        try:
+            return loop.run(range(plan.num_blocks))
+        finally:
+            self._note(loop.times)
+
+    def _note(self, times: LoopTimes) -> None:
+        for name, seconds in (
+            ("waiting for blocks", times.wait_read_s), ("network", times.network_s), ("writing", times.write_s),
+            ("waiting for writing", times.wait_write_s),
+        ):  # fmt: skip
+            self.seconds[name] += seconds
 
     def _compute_large(self, ready: Ready, done: PageDone) -> bool:
         """A page that is not to be held in memory: its blocks go to a store, resumable, its rows from there to the file."""
-        source = OnePage(ready.opened, ready.i_page)
+        source = _Watched(self._scale.source(ready.opened.page(ready.i_page, ready.info)))
         folder = RunFolder(self._store_path(ready))
         plan = ready.plan
         if folder.has_plan() and folder.plan().fingerprint != plan.fingerprint:
             folder.remove()
         folder.begin(plan)
         sink = folder.ensure_store(plan)
+        sink.sweep_partials()
         todo = folder.missing(sink, range(plan.num_blocks))
         if todo:
-            _, complete = compute_blocks(
-                plan, todo, source, self._network, folder, self._options, self._emit, self._should_stop, plan.num_blocks
-            )
+            try:
+                times, complete = compute_blocks(
+                    plan, todo, source, self._network, folder, self._options, self._large_emit(ready), self._should_stop,
+                    plan.num_blocks,
+                )  # fmt: skip
+            except Exception as error:
+                if error is not source.error:
+                    raise
+                raise UnreadablePageError from error
+            self._note(times)
             if not complete:
                 return False
-        page, num_ink = stored_page(sink, self._style, ready.info, ready.origin)
+        page, num_ink = stored_page(self._scale.stored(sink, ready.info), self._style, ready.info, ready.origin)
         ready.result.add(ready.i_page, page)
         source.close()
-        done(ready, num_ink() if self._style.is_ink and plan.keep in ("mask", "probability") else None)
+        done(ready, num_ink() if self._style.counts_ink else None)
         folder.remove()
         return True
 
+    def _large_emit(self, ready: Ready) -> Listener:
+        """Blocks of one page are a stage of their own, beside that of the files."""
+
+        def emit(event: Event) -> None:
+            if isinstance(event, StageStarted | StageProgress | StageEnded):
+                event = replace(event, stage="large page")
+            self._emit(event)
+
+        return emit
+
     def _store_path(self, ready: Ready) -> Path:
-        text = json.dumps(
-            [ready.opened.file.name, ready.opened.identity, ready.i_page, self._settings.values], sort_keys=True
-        )
-        return self._run / f"large-{hashlib.sha256(text.encode()).hexdigest()[:16]}.zarr"
+        text = json.dumps([ready.opened.identity, ready.i_page, self._settings.values], sort_keys=True)
+        key = key_of(ready.opened.file.name, ready.opened.stat)
+        return self._run / f"large-{key}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.zarr"
+
+
+class _Watched:
+    """A large page, and what went wrong with reading it: that is the file's fault, all else is not."""
+
+    def __init__(self, page: Source) -> None:
+        self._page = page
+        self.info = self._page.info
+        self.error: Exception | None = None
+
+    def read(self, i_image: int, box: Box) -> npt.NDArray[np.generic]:
+        """See `Source.read`."""
+        try:
+            return self._page.read(i_image, box)
+        except Exception as error:
+            self.error = error
+            raise
+
+    def close(self) -> None:
+        """See `Source.close`."""
+        self._page.close()

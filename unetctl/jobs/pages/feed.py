@@ -1,23 +1,34 @@
 """Pages on their way in: opened, decoded ahead in threads, as many as memory allows."""
 
+import os
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from math import prod
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from unetctl.errors import InputError
+from unetctl.errors import InputError, ResourceError, UnetctlError
 from unetctl.geometry.box import Box
 from unetctl.jobs.pages.inputs import PageFile
-from unetctl.sources.base import ImageInfo, SourceInfo
+from unetctl.jobs.pages.views import OnePage, Pixels
+from unetctl.sources.base import ImageInfo
 from unetctl.sources.pages import PageOrigin, PageSource, open_pages
 
-Pixels = npt.NDArray[Any]
+#: Pages that are decoded or being decoded ahead, at most, however small.
+_MOST_AHEAD = 32
+
+
+def stat_of(path: Path) -> tuple[int, ...]:
+    """Size and time of change (nanoseconds) of a file; empty if there is none."""
+    try:
+        told = path.stat()
+    except OSError:
+        return ()
+    return told.st_size, told.st_mtime_ns
 
 
 @dataclass
@@ -28,13 +39,17 @@ class OpenFile:
         file: which.
         source: its pages.
         identity: of its content.
+        stat: of the file before it was opened: what is changed later is seen by the next run.
     """
 
     file: PageFile
     source: PageSource
     identity: dict[str, Any]
+    stat: tuple[int, ...]
+    is_abandoned: bool = False
     _num_left: int = field(default=0, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _is_closed: bool = field(default=False, repr=False)
 
     @property
     def images(self) -> tuple[ImageInfo, ...]:
@@ -50,14 +65,30 @@ class OpenFile:
         """So many pages will be read."""
         self._num_left = num_pages
         if not num_pages:
-            self.source.close()
+            self.close()
 
     def release(self) -> None:
-        """One page was read."""
+        """One page was read, or will not be."""
         with self._lock:
             self._num_left -= 1
-            if self._num_left == 0:
-                self.source.close()
+            is_last = self._num_left == 0
+        if is_last:
+            self.close()
+
+    def abandon(self) -> None:
+        """Pages that are not decoded yet need not be."""
+        self.is_abandoned = True
+
+    def close(self) -> None:
+        """No page will be read any more; may be called twice."""
+        with self._lock:
+            was_closed, self._is_closed = self._is_closed, True
+        if not was_closed:
+            self.source.close()
+
+    def page(self, i_page: int, info: ImageInfo) -> OnePage:
+        """A page as a source of its own, in the axes of `info`."""
+        return OnePage(self.source, i_page, info, self.identity, self.release)
 
 
 @dataclass(frozen=True)
@@ -69,7 +100,7 @@ class FeedItem:
         opened: the open file; None if it could not be opened.
         i_page: of the file.
         info: of the page.
-        pixels: in the axes of `info`; None for a page that is read piece by piece (see `is_large`).
+        pixels: in the axes of `info`; None for a page that is read piece by piece. Whoever takes such a one releases it.
         error: why there is no page.
     """
 
@@ -87,7 +118,7 @@ def num_bytes_of(info: ImageInfo) -> int:
 
 
 class PageFeed:
-    """Opens files and decodes their pages in order, ahead of whoever iterates.
+    """Opens files and decodes their pages in order, ahead of whoever iterates; all files are closed when that ends.
 
     Args:
         files: to work on.
@@ -97,6 +128,10 @@ class PageFeed:
         ahead_bytes: of pages decoded and not yet taken, at least one page.
         pdf_dpi: see `open_pages`.
         num_threads: that decode.
+
+    Attributes:
+        waited_s: seconds that whoever iterates has waited for pages.
+        decoding_s: seconds of all threads together.
     """
 
     def __init__(
@@ -113,31 +148,41 @@ class PageFeed:
         self._files, self._wanted = files, wanted
         self._max_bytes, self._page_bytes, self._ahead_bytes = max_bytes, page_bytes, ahead_bytes
         self._pdf_dpi, self._num_threads = pdf_dpi, num_threads
+        self._opened: dict[int, OpenFile] = {}
+        self._lock = threading.Lock()
+        self.waited_s = self.decoding_s = 0.0
 
-    def __iter__(self) -> Iterator[FeedItem]:
-        with ThreadPoolExecutor(self._num_threads, "unetctl-decoder") as pool:
-            line: deque[tuple[Future[FeedItem], int]] = deque()
-            held = 0
-            try:
-                for work, size in self._works(pool):
-                    while line and (held + size > self._ahead_bytes or len(line) > 4 * self._num_threads):
-                        future, its_size = line.popleft()
-                        held -= its_size
-                        yield future.result()
-                    line.append((work(), size))
-                    held += size
-                while line:
-                    future, _ = line.popleft()
-                    yield future.result()
-            finally:
-                for future, _ in line:
-                    future.cancel()
+    def __iter__(self) -> Generator[FeedItem, None, None]:
+        pool = ThreadPoolExecutor(self._num_threads, "unetctl-decoder")
+        line: deque[tuple[Future[FeedItem], int]] = deque()
+        held = 0
+        try:
+            for work, size in self._works(pool):
+                while line and (held + size > self._ahead_bytes or len(line) >= _MOST_AHEAD):
+                    future, its_size = line.popleft()
+                    held -= its_size
+                    yield self._waited_for(future)
+                line.append((work(), size))
+                held += size
+            while line:
+                yield self._waited_for(line.popleft()[0])
+        finally:
+            pool.shutdown(cancel_futures=True)
+            for opened in list(self._opened.values()):
+                opened.close()
+            self._opened.clear()
+
+    def _waited_for(self, future: "Future[Any]") -> Any:
+        since = time.monotonic()
+        try:
+            return future.result()
+        finally:
+            self.waited_s += time.monotonic() - since
 
     def _works(self, pool: ThreadPoolExecutor) -> Iterator[tuple[Callable[[], "Future[FeedItem]"], int]]:
         """What there is to do, and the bytes that it will hold; the next file is opened while others are decoded."""
         coming: deque[tuple[PageFile, Future[OpenFile | Exception]]] = deque()
-        files = iter(self._files)
-        for file in files:
+        for file in self._files:
             coming.append((file, pool.submit(self._open, file)))
             if len(coming) > self._num_threads:
                 yield from self._works_of(pool, *coming.popleft())
@@ -147,13 +192,15 @@ class PageFeed:
     def _works_of(
         self, pool: ThreadPoolExecutor, file: PageFile, opening: "Future[OpenFile | Exception]"
     ) -> Iterator[tuple[Callable[[], "Future[FeedItem]"], int]]:
-        opened = opening.result()
+        opened = self._waited_for(opening)
         if isinstance(opened, Exception):
             failed = FeedItem(file, error=opened)
             yield (lambda: _settled(failed)), 0
             return
         pages = list(self._wanted(opened))
         opened.expect(len(pages))
+        if not pages:
+            self._forget(opened)
         for i_page in pages:
             info = opened.images[i_page]
             size = num_bytes_of(info)
@@ -164,66 +211,64 @@ class PageFeed:
                 yield (lambda o=opened, i=i_page: pool.submit(self._decode, o, i)), size  # type: ignore[misc]
 
     def _open(self, file: PageFile) -> OpenFile | Exception:
+        since = time.monotonic()
         try:
+            stat = stat_of(file.path)
+            if file.path.is_dir():
+                os.scandir(file.path).close()
             source = open_pages(str(file.path), max_bytes=self._max_bytes, pdf_dpi=self._pdf_dpi)
             try:
-                return OpenFile(file, source, dict(source.info.identity))
+                opened = OpenFile(file, source, dict(source.info.identity), stat)
             except BaseException:
                 source.close()
                 raise
+            with self._lock:
+                self._opened[id(opened)] = opened
+            return opened
         except Exception as error:  # one broken file must not end the night's run, whatever a decoder raises
-            return error
+            return as_told(error, file.path)
+        finally:
+            with self._lock:
+                self.decoding_s += time.monotonic() - since
 
     def _decode(self, opened: OpenFile, i_page: int) -> FeedItem:
-        info = opened.images[i_page]
+        info, since = opened.images[i_page], time.monotonic()
         try:
+            if opened.is_abandoned:
+                raise InputError(f"{opened.file.path}: another page has failed")
             pixels = opened.source.read(i_page, Box((0,) * len(info.shape), info.shape))
         except Exception as error:
-            return FeedItem(opened.file, opened, i_page, info, error=error)
+            return FeedItem(opened.file, opened, i_page, info, error=as_told(error, opened.file.path))
         finally:
             opened.release()
+            self._forget(opened)
+            with self._lock:
+                self.decoding_s += time.monotonic() - since
         return FeedItem(opened.file, opened, i_page, info, pixels)
 
+    def _forget(self, opened: OpenFile) -> None:
+        """Thousands of closed files need not be remembered."""
+        with self._lock:
+            if opened._is_closed:
+                self._opened.pop(id(opened), None)
 
-class HeldPages:
-    """Decoded pages as a source: one picture each.
 
-    Args:
-        pages: infos and pixels, in the axes of the info.
+def as_told(error: Exception, path: Path) -> Exception:
+    """What reading a file raised, as an error of ours where it is known; a bug stays one.
+
+    Where it was raised is forgotten, except of bugs: the frames of a traceback hold open files and decoded pixels.
     """
-
-    def __init__(self, pages: Sequence[tuple[ImageInfo, Pixels]]) -> None:
-        self._pixels = [pixels for _, pixels in pages]
-        self.info = SourceInfo("pages", "pages", tuple(info for info, _ in pages))
-
-    def read(self, i_image: int, box: Box) -> npt.NDArray[np.generic]:
-        """See `Source.read`."""
-        return self._pixels[i_image][box.slices()].copy()
-
-    def close(self) -> None:
-        """Lets go of the pixels."""
-        self._pixels = []
-
-
-class OnePage:
-    """One page of an open file as a source of its own, read piece by piece."""
-
-    def __init__(self, opened: OpenFile, i_page: int) -> None:
-        info = opened.source.info
-        self._opened, self._i_page = opened, i_page
-        identity = {**opened.identity, "page": i_page}
-        chunk = info.preferred_chunk[i_page : i_page + 1]
-        self.info = SourceInfo(info.uri, info.format, (info.images[i_page],), identity, chunk)
-
-    def read(self, i_image: int, box: Box) -> npt.NDArray[np.generic]:
-        """See `Source.read`."""
-        if i_image:
-            raise InputError(f"picture {i_image} of one page", "0")
-        return self._opened.source.read(self._i_page, box)
-
-    def close(self) -> None:
-        """The page was read."""
-        self._opened.release()
+    if isinstance(error, MemoryError):
+        return ResourceError(
+            f"{path} needs more memory than the system gives", "", "ask for more, or cut it into pieces"
+        )
+    if isinstance(error, OSError):
+        return InputError(f"{path} cannot be read ({error.strerror or error})", "a readable file")
+    link: BaseException | None = error if isinstance(error, UnetctlError) else None
+    while link is not None:
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__
+    return error
 
 
 def _settled(item: FeedItem) -> "Future[FeedItem]":

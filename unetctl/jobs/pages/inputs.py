@@ -2,13 +2,16 @@
 
 import glob
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from unetctl.errors import InputError, UsageError
+from unetctl.jobs.outputs import output_names
 from unetctl.sources.files import RUN_SUFFIX, is_own_output
-from unetctl.sources.page_files import find_pages
+from unetctl.sources.page_files import PAGE_EXTENSIONS, find_pages
+from unetctl.sources.slices import natural_key
 
 #: Endings of files that a single page file may be written as, and their kinds.
 KIND_OF_SUFFIX = {".tif": "tiff", ".tiff": "tiff", ".png": "png", ".pdf": "pdf"}
@@ -21,13 +24,16 @@ class PageFile:
 
     Attributes:
         path: of the input.
-        name: what the ledger calls it: its path below the folder that was given, with slashes; a loose file's name.
+        name: what the ledger calls it: its path below the folder that was given, or that of a loose file from where the
+            run folder lies, with slashes.
         stem: of the output, a path below the set's place without the ending that names the kind.
+        whole: the same with the input's own ending, for where `stem` is taken.
     """
 
     path: Path
     name: str
     stem: PurePosixPath
+    whole: PurePosixPath
 
 
 @dataclass(frozen=True)
@@ -38,21 +44,28 @@ class PageSet:
         files: in natural order.
         place: folder that the outputs go to.
         run: the run folder, beside the outputs.
-        kind: of file that was asked for by an output's ending; None: alike to the inputs.
+        ending: of the output as it was asked for, which names its kind; empty: alike to the inputs.
         is_single: True if exactly one file was asked for.
+        folder: that was asked for; None for loose files.
     """
 
     files: tuple[PageFile, ...]
     place: Path
     run: Path
-    kind: str | None = None
+    ending: str = ""
     is_single: bool = False
+    folder: Path | None = None
+
+    @property
+    def kind(self) -> str | None:
+        """Of file that was asked for by the output's ending; None: alike to the inputs."""
+        return KIND_OF_SUFFIX.get(self.ending.lower())
 
 
-def listed_inputs(lines: Iterable[str]) -> list[str]:
+def listed_inputs(data: bytes) -> list[str]:
     """Paths from a list, one a line; empty lines and those that begin with # are passed over."""
-    stripped = (line.rstrip("\r\n") for line in lines)
-    return [line for line in stripped if line.strip() and not line.lstrip().startswith("#")]
+    lines = (line.rstrip(b"\r") for line in data.removeprefix(b"\xef\xbb\xbf").split(b"\n"))
+    return [os.fsdecode(line) for line in lines if line.strip() and not line.lstrip().startswith(b"#")]
 
 
 def page_sets(
@@ -65,7 +78,7 @@ def page_sets(
     - several files go into the folder `output`, or side by side into the working directory as ``p-<task>.<ending>``.
 
     Args:
-        inputs: folders, files, patterns; our own outputs among patterns are left out.
+        inputs: folders, files, patterns; our own outputs among patterns are left out, what is named twice counts once.
         task: name.
         output: see above.
         recursive: folders inside folders too.
@@ -75,94 +88,149 @@ def page_sets(
         UsageError: if `output` cannot hold what is asked for.
     """
     folders, files = _sorted_inputs(inputs)
+    if not folders and not files:
+        raise InputError(f"nothing but outputs of unetctl in {' '.join(inputs)}", "files of pages")
+    # With -o, folders of one name would meet in it; without, in the working directory.
+    names = output_names([str(folder.resolve()) for folder in folders])
     sets = []
-    for folder in folders:
-        name = folder.resolve().name or "pages"
-        place = (
-            Path(f"{name}-{task}") if output is None else output if not files and len(folders) == 1 else output / name
-        )
-        if place.suffix.lower() in KIND_OF_SUFFIX and not place.is_dir():
-            raise UsageError(
-                f"-o {place} for the folder {folder}", "the name of a folder", f"-o {place.with_suffix('')}"
-            )
-        _refuse_inside(folder, place)
-        found = find_pages(folder, recursive)
-        if not found:
-            below = (
-                "" if recursive or not any(p.is_dir() for p in folder.iterdir()) else "; --recursive looks into them"
-            )
-            raise InputError(
-                f"{folder} holds no pages",
-                "pictures, TIFFs or PDFs",
-                f"its folders are not looked into{below}" if below else "",
-            )
-        sets.append(PageSet(tuple(_below(folder, p) for p in found), place, place.with_name(place.name + RUN_SUFFIX)))
+    for folder, name in zip(folders, names, strict=True):
+        place = Path(f"{name or 'pages'}-{task}")
+        if output is not None:
+            place = output if not files and len(folders) == 1 else output / name
+        sets.append(_of_folder(folder, place, recursive))
     if files:
         sets.append(_loose(files, task, output))
     return sets
 
 
 def _sorted_inputs(inputs: Sequence[str]) -> tuple[list[Path], list[Path]]:
-    folders: list[Path] = []
-    files: list[Path] = []
-    for text in dict.fromkeys(inputs):
+    folders: dict[str, Path] = {}
+    files: dict[str, Path] = {}
+    for text in inputs:
         matches = [text]
         if glob.has_magic(text) and not os.path.lexists(text):
-            matches = sorted(glob.glob(text, recursive=True))
-            if not matches:
+            found = sorted(glob.glob(text, recursive=True), key=lambda m: (natural_key(m), m))
+            if not found and len(inputs) == 1:
                 raise InputError(f"nothing matches {text}", "an existing file or folder")
-            matches = [m for m in matches if os.path.isfile(m)]
+            matches = [m for m in found if not is_own_output(m)] if found else [text]
+        elif len(inputs) > 1 and is_own_output(text):
+            continue
         for match in matches:
             path = Path(match)
             if path.is_dir():
-                folders.append(path)
-            elif (len(inputs) == 1 and len(matches) == 1) or not is_own_output(match):
-                files.append(path)
-    return folders, files
+                folders.setdefault(os.path.realpath(path), path)
+            else:
+                files.setdefault(os.path.abspath(path), path)
+    return list(folders.values()), list(files.values())
 
 
-def _below(folder: Path, path: Path) -> PageFile:
-    relative = PurePosixPath(path.relative_to(folder).as_posix())
-    return PageFile(path, str(relative), relative.with_suffix(""))
-
-
-def _loose(files: list[Path], task: str, output: Path | None) -> PageSet:
-    if len(files) == 1 and not (output is not None and output.is_dir()):
-        path = files[0]
-        kind = None
-        if output is None:
-            place, stem = Path(), f"{path.stem}-{task}"
-            run = place / (stem + RUN_SUFFIX)
-        else:
-            kind = KIND_OF_SUFFIX.get(output.suffix.lower())
-            if kind is None:
-                raise UsageError(f"-o {output}", f"an ending of {', '.join(KIND_OF_SUFFIX)}, or an existing folder")
-            if not output.absolute().parent.is_dir():
-                parent = output.parent
-                raise UsageError(
-                    f"-o {output}: there is no folder {parent}", "an existing folder", f"mkdir -p {parent}"
-                )
-            place, stem, run = output.parent, output.stem, output.with_name(output.name + RUN_SUFFIX)
-        return PageSet((PageFile(path, path.name, PurePosixPath(stem)),), place, run, kind, is_single=True)
-    if output is not None and output.suffix.lower() in KIND_OF_SUFFIX and not output.is_dir():
-        raise UsageError(f"-o {output} for {len(files)} inputs", "the name of a folder", f"-o {output.with_suffix('')}")
-    absolute = [Path(os.path.abspath(path)) for path in files]
-    # Files of one folder bear their names; of several, the part of their paths that tells them apart.
-    common = Path(os.path.commonpath([path.parent for path in absolute]))
-    names = [PurePosixPath(path.relative_to(common).as_posix()) for path in absolute]
-    ending = "" if output is not None else f"-{task}"
-    place = output if output is not None else Path()
-    run = place.with_name(place.name + RUN_SUFFIX) if output is not None else Path(f"{task}-pages{RUN_SUFFIX}")
-    pages = [
-        PageFile(path, str(path if output is None else name), name.with_name(name.stem + ending))
-        for path, name in zip(absolute, names, strict=True)
-    ]
-    return PageSet(tuple(pages), place, run)
-
-
-def _refuse_inside(folder: Path, place: Path) -> None:
-    source, target = folder.resolve(), Path(os.path.abspath(place))
+def _of_folder(folder: Path, place: Path, recursive: bool) -> PageSet:
+    if place.suffix.lower() in KIND_OF_SUFFIX and not place.is_dir():
+        raise UsageError(f"-o {place} for the folder {folder}", "the name of a folder", f"-o {place.with_suffix('')}")
+    _refuse_file(place)
+    source, target = folder.resolve(), place.resolve()
     if target == source:
         raise UsageError(
             f"-o {place} is the folder of the inputs", "another folder", "nothing is written beside inputs"
         )
+    found = find_pages(folder, recursive)
+    if not found:
+        has_folders = not recursive and any(p.is_dir() and not is_own_output(p) for p in folder.iterdir())
+        raise InputError(
+            f"{folder} holds no pages",
+            "pictures, TIFFs or PDFs",
+            "its folders are not looked into; --recursive looks into them" if has_folders else "",
+        )
+    if target.is_relative_to(source) and not is_own_output(place):
+        inside = [path for path in found if path.resolve().is_relative_to(target)]
+        if inside:
+            raise UsageError(
+                f"-o {place} holds pages of the input ({inside[0].name})",
+                "a folder without inputs",
+                "nothing is written beside inputs",
+            )
+    files = _apart([_below(folder, path) for path in found])
+    return PageSet(files, place, place.with_name(place.name + RUN_SUFFIX), folder=folder)
+
+
+def _refuse_file(place: Path) -> None:
+    if os.path.lexists(place) and not place.is_dir():
+        raise UsageError(f"-o {place} is a file", "the name of a folder", "choose another, or remove it")
+
+
+def _below(folder: Path, path: Path) -> PageFile:
+    relative = PurePosixPath(path.relative_to(folder).as_posix())
+    return PageFile(path, str(relative), relative.with_name(_stem(relative.name)), relative)
+
+
+def _stem(name: str) -> str:
+    """A name without the ending that names its kind: "Nr. 5" and "scan.001" have none."""
+    stem, ending = os.path.splitext(name)
+    return stem if ending.lower() in PAGE_EXTENSIONS else name
+
+
+def _apart(files: Sequence[PageFile]) -> tuple[PageFile, ...]:
+    """Whose stem others have too, or bear as their whole name, bears its whole name: no two outputs can meet.
+
+    A function of the names alone, so that parts that do not know of each other agree.
+    """
+    shared = Counter(str(file.stem).casefold() for file in files)
+    wholes = {str(file.whole).casefold() for file in files}
+    return tuple(
+        replace(file, stem=file.whole)
+        if shared[str(file.stem).casefold()] > 1 or str(file.stem).casefold() in wholes
+        else file
+        for file in files
+    )
+
+
+def _loose(files: list[Path], task: str, output: Path | None) -> PageSet:
+    if len(files) == 1 and not (output is not None and output.is_dir()):
+        return _single(files[0], task, output)
+    if output is not None:
+        if output.suffix.lower() in KIND_OF_SUFFIX and not output.is_dir():
+            raise UsageError(
+                f"-o {output} for {len(files)} inputs", "the name of a folder", f"-o {output.with_suffix('')}"
+            )
+        _refuse_file(output)
+    run = output.with_name(output.name + RUN_SUFFIX) if output is not None else Path(f"{task}-pages{RUN_SUFFIX}")
+    absolute = [Path(os.path.abspath(path)) for path in files]
+    if output is None:  # not beside the inputs: only what has the same name is told apart by its folder
+        bare = [str(path.with_name(_stem(path.name))) for path in absolute]
+        stems = [PurePosixPath(f"{name}-{task}") for name in output_names(bare)]
+        wholes = [stem.with_name(f"{path.name}-{task}") for stem, path in zip(stems, absolute, strict=True)]
+    else:  # files of one folder bear their names; of several, the part of their paths that tells them apart
+        common = Path(os.path.commonpath([path.parent for path in absolute]))
+        wholes = [PurePosixPath(path.relative_to(common).as_posix()) for path in absolute]
+        stems = [whole.with_name(_stem(whole.name)) for whole in wholes]
+    pages = [
+        PageFile(path, _relative(path, run), stem, whole)
+        for path, stem, whole in zip(files, stems, wholes, strict=True)
+    ]
+    return PageSet(_apart(pages), output if output is not None else Path(), run)
+
+
+def _single(path: Path, task: str, output: Path | None) -> PageSet:
+    ending = ""
+    if output is None:
+        # Not named after the output, as all others are: its ending is known only when the input was opened, and without
+        # one a file x.png and a folder x would have the same.
+        place, stem, run = Path(), f"{_stem(path.name)}-{task}", Path(f"{path.name}-{task}{RUN_SUFFIX}")
+    else:
+        ending = output.suffix
+        if ending.lower() not in KIND_OF_SUFFIX:
+            raise UsageError(f"-o {output}", f"an ending of {', '.join(KIND_OF_SUFFIX)}, or an existing folder")
+        parent = output.parent
+        if not output.absolute().parent.is_dir():
+            raise UsageError(f"-o {output}: there is no folder {parent}", "an existing folder", f"mkdir -p {parent}")
+        place, stem, run = parent, output.stem, output.with_name(output.name + RUN_SUFFIX)
+    file = PageFile(path, _relative(path, run), PurePosixPath(stem), PurePosixPath(stem))
+    return PageSet((file,), place, run, ending, is_single=True)
+
+
+def _relative(path: Path, run: Path) -> str:
+    """A loose file from where the run folder lies: the same wherever one stands, and when both are moved together."""
+    try:
+        return Path(os.path.relpath(path, run.parent)).as_posix()
+    except ValueError:  # another drive
+        return Path(os.path.abspath(path)).as_posix()

@@ -1,16 +1,19 @@
 """The door of the pages' room: from the inputs of a command to their reports."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from unetctl.errors import InputError, UsageError
 from unetctl.jobs.failures import failure_limit
 from unetctl.jobs.options import PredictOptions
 from unetctl.jobs.pages.inputs import PageSet, page_sets
-from unetctl.jobs.pages.ledger import own_outputs, read_ledger
+from unetctl.jobs.pages.ledger import DONE, own_outputs, read_ledger, settings_of
 from unetctl.jobs.pages.options import PageOptions
 from unetctl.jobs.pages.run import PageRun
-from unetctl.jobs.pages.settings import new_settings
+from unetctl.jobs.pages.settings import differences, from_values, new_settings
+from unetctl.jobs.pages.shares import Shares
 from unetctl.jobs.tasks import ResolvedTask
 from unetctl.recipe.schema import Recipe
 from unetctl.runtime.events import Listener, Note, nobody
@@ -90,7 +93,7 @@ class PagesPlan:
     """
 
     def __init__(self, pages: PageSet, values: dict[str, Any], budget_bytes: int) -> None:
-        done = {r.name for r in read_ledger(pages.run) if r.status == "done"}
+        done = {r.name for r in read_ledger(pages.run) if r.status == DONE}
         self._pages, self._values, self._budget = pages, values, budget_bytes
         self._num_done = sum(file.name in done for file in pages.files)
 
@@ -98,7 +101,7 @@ class PagesPlan:
         """For people."""
         v, num = self._values, len(self._pages.files)
         return [
-            f"{num} file{'s' if num != 1 else ''} of pages -> {self._pages.place}/",
+            f"{num} file{'s' if num != 1 else ''} of pages -> {self._where()}",
             f"  done before   {self._num_done} (changed ones are found when the run begins)",
             f"  task          {v['task']}, {v['keep']}" + (f" from {v['threshold']}" if v["keep"] == "mask" else ""),
             f"  tiles         core up to {v['core']}, {v['batch']} at once",
@@ -106,6 +109,12 @@ class PagesPlan:
             f"  memory        at most {format_size(self._budget)}",
             f"  run folder    {self._pages.run}",
         ]
+
+    def _where(self) -> str:
+        pages = self._pages
+        if pages.is_single:
+            return f"{pages.place / pages.files[0].stem}{pages.ending or '.*'}"
+        return f"{pages.place}/"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -127,8 +136,19 @@ def plan_pages(
         UnetctlError: what a run would raise before it begins.
     """
     budget_bytes = budget(options.memory_bytes, options.scheduler_bytes)
-    values = new_settings(task, task.network(), options, page_options, budget_bytes).values
-    return [PagesPlan(pages, values, budget_bytes) for pages in _sets(inputs, task, options, page_options, nobody)]
+    asked = new_settings(task, task.network(), options, page_options, Shares.of(budget_bytes))
+    plans = []
+    for pages in _sets(inputs, task, options, page_options, nobody):
+        begun = None if options.fresh else settings_of(pages.run)
+        differing = differences(asked, from_values(begun), options) if begun else []
+        if differing:
+            raise UsageError(
+                f"{pages.run} holds a run that differs: {'; '.join(differing[:4])}",
+                "the same weights and settings as before",
+                "start over with --fresh, or choose another output with -o",
+            )
+        plans.append(PagesPlan(pages, begun or asked.values, budget_bytes))
+    return plans
 
 
 def _sets(
@@ -139,10 +159,13 @@ def _sets(
         if pages.is_single:
             sets.append(pages)
             continue
-        ours = {path for folder in {file.path.parent for file in pages.files} for path in own_outputs(folder)}
+        parents = {file.path.parent.resolve() for file in pages.files} | {Path().resolve()}
+        ours = {path for folder in parents for path in own_outputs(folder)}
         kept = tuple(file for file in pages.files if file.path.resolve() not in ours)
         if len(kept) < len(pages.files):
             emit(Note(f"{len(pages.files) - len(kept)} outputs of unetctl among the inputs: passed over", "info"))
         if kept:
-            sets.append(PageSet(kept, pages.place, pages.run, pages.kind))
+            sets.append(replace(pages, files=kept))
+    if not sets:
+        raise InputError(f"nothing but outputs of unetctl in {' '.join(inputs[:3])}", "files of pages")
     return sets

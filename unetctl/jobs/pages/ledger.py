@@ -2,7 +2,7 @@
 
 scans-dibco/            the outputs
 scans-dibco.run/
-    plan.json           the settings in force
+    plan.json           the settings in force, the folder of the inputs, the place of the outputs
     pages-*.jsonl       one a writer, one fsynced line a file
     spool-*/            pages of files that are not complete yet
     large-*/            blocks of pages that are too large for the memory
@@ -19,11 +19,15 @@ from types import TracebackType
 from typing import Any
 
 from unetctl.errors import ResourceError, UsageError
+from unetctl.jobs.pages.inputs import PageSet
 from unetctl.runtime.journal import ends_with_newline
 from unetctl.sinks.disk import sha256_of
 from unetctl.sources.files import PLAN_NAME, RUN_SUFFIX
 
 _PATTERN = "pages-*.jsonl"
+
+#: What may be the status of a record; the output of one that was begun may be there already, whole.
+DONE, FAILED, BEGUN = "done", "failed", "begun"
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class PageRecord:
 
     Attributes:
         name: of the input, see `PageFile`.
-        status: "done" or "failed".
+        status: DONE, FAILED or BEGUN.
         identity: of the input's content.
         stat: size and time of change (nanoseconds) of the input; as long as both are the same it is not opened again.
         output: path of the result below the place of the outputs, with slashes.
@@ -111,7 +115,7 @@ class Ledger:
             checksums: compare the output's content, not only its size.
         """
         record = self.records.get(name)
-        if record is None or record.status != "done":
+        if record is None or record.status != DONE:
             return False
         if (record.identity != dict(identity)) if identity is not None else (not stat or record.stat != stat):
             return False
@@ -172,59 +176,85 @@ def _lines(path: Path) -> Iterator[PageRecord]:
 
 def is_page_run(run: Path) -> bool:
     """True if a run folder is one of pages."""
-    return settings_of(run) is not None
+    return bool(_plan_of(run))
 
 
 def settings_of(run: Path) -> dict[str, Any] | None:
     """The settings in force in a run folder of pages; None if it is none."""
+    plan = _plan_of(run)
+    return plan["settings"] if plan else None
+
+
+def _plan_of(run: Path) -> dict[str, Any]:
     try:
         values = json.loads((run / PLAN_NAME).read_text())
     except (OSError, ValueError):
-        return None
-    return values["settings"] if isinstance(values, dict) and values.get("kind") == "pages" else None
+        return {}
+    is_ours = isinstance(values, dict) and values.get("kind") == "pages" and "settings" in values
+    return values if is_ours else {}
 
 
-def begin(run: Path, settings: dict[str, Any]) -> dict[str, Any]:
+def begin(pages: PageSet, settings: dict[str, Any]) -> dict[str, Any]:
     """Puts the settings in place; whoever comes second finds them.
 
     Returns:
         The settings in force.
 
     Raises:
-        UsageError: if other ones are in force; says what differs.
-        ResourceError: if the folder cannot be written.
+        UsageError: if the run is one of something else, or of another folder that is still there.
+        ResourceError: if the run folder cannot be written.
     """
+    run = pages.run
+    plan = {
+        "kind": "pages",
+        "settings": settings,
+        "folder": None if pages.folder is None else os.path.realpath(pages.folder),
+        "place": Path(os.path.relpath(pages.place, run.parent)).as_posix(),
+    }
     try:
         run.mkdir(parents=True, exist_ok=True)
-        path = run / PLAN_NAME
-        if not path.exists():
-            temporary = run / f".{PLAN_NAME}.partial-{os.getpid()}"
-            with temporary.open("w") as file:
-                file.write(json.dumps({"kind": "pages", "settings": settings}, indent=1, sort_keys=True))
-                file.flush()
-                os.fsync(file.fileno())
-            try:
-                os.link(temporary, path)
-            except FileExistsError:
-                pass
-            except OSError:  # no hard links here
-                if not path.exists():
-                    temporary.replace(path)
-            temporary.unlink(missing_ok=True)
+        if not (run / PLAN_NAME).exists():
+            _put(run / PLAN_NAME, json.dumps(plan, indent=1, sort_keys=True))
     except OSError as error:
         raise ResourceError(
             f"{run} could not be written ({error.strerror})", "", "check the folder's rights and free space"
         ) from error
-    found = settings_of(run)
-    if found is None:
+    found = _plan_of(run)
+    if not found:
         raise UsageError(f"{run} is a run of something else", "a run of pages", "choose another output with -o")
-    return found
+    before = found.get("folder")
+    # Other folders have files of the same names. One that is gone was moved, or lies elsewhere on that machine.
+    if before and plan["folder"] and before != plan["folder"] and os.path.isdir(before):
+        raise UsageError(
+            f"{run} is a run of the folder {before}", "the same folder as before", "choose another output with -o"
+        )
+    settings_in_force: dict[str, Any] = found["settings"]
+    return settings_in_force
+
+
+def _put(path: Path, text: str) -> None:
+    """Writes a file that may not be there yet; of several processes the first is right."""
+    temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        with temporary.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(temporary, path)
+        except OSError:
+            if not path.exists():  # no hard links here
+                temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def own_outputs(folder: Path) -> set[Path]:
-    """Files of a folder that runs of pages beside them have made."""
+    """What runs of pages whose run folders lie in this folder have made."""
     found: set[Path] = set()
     for run in folder.glob(f"*{RUN_SUFFIX}"):
-        if is_page_run(run):
-            found |= {(folder / record.output).resolve() for record in read_ledger(run) if record.output}
+        plan = _plan_of(run)
+        if plan:
+            place = folder / plan.get("place", ".")
+            found |= {(place / record.output).resolve() for record in read_ledger(run) if record.output}
     return found

@@ -2,24 +2,24 @@
 
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 
+from unetctl.errors import InputError
 from unetctl.geometry.box import Box
-from unetctl.jobs.pages.feed import OpenFile
+from unetctl.jobs.pages.feed import OpenFile, stat_of
+from unetctl.jobs.pages.scaling import Stored
+from unetctl.jobs.pages.views import Pixels
 from unetctl.runtime.numerics import Keep
 from unetctl.sinks.disk import full_disk_explained
 from unetctl.sinks.page import Page
 from unetctl.sinks.pages import PageFileRecord, assemble, encode_page
-from unetctl.sinks.zarr import ZarrSink
 from unetctl.sources.base import ImageInfo
 from unetctl.sources.pages import PageOrigin
-
-Pixels = npt.NDArray[Any]
 
 #: Rows of a large page that are taken from its store at once.
 _BAND_ROWS = 1024
@@ -36,6 +36,11 @@ class PageStyle:
 
     keep: Keep
     is_ink: bool
+
+    @property
+    def counts_ink(self) -> bool:
+        """True if the share of ink of a page can be told from the answer."""
+        return self.is_ink and self.keep in ("mask", "probability")
 
     @property
     def is_one_bit(self) -> bool:
@@ -82,7 +87,12 @@ class FileResult:
         """Pages that are on disk already."""
         if self.spool is None:
             return []
-        return [i for i in range(self.num_pages) if self._page_path(i).is_file()]
+        found = [i for i in range(self.num_pages) if self._page_path(i).is_file()]
+        for i in found:
+            if i not in self.ink:
+                with suppress(OSError, ValueError):  # lost by a kill just then: the page is not listed as odd
+                    self.ink[i] = float(self._ink_path(i).read_text())
+        return found
 
     def add(self, i_page: int, page: Page) -> None:
         """Takes a page.
@@ -101,24 +111,53 @@ class FileResult:
             partial.write_bytes(encoded)
             partial.replace(path)
 
+    def note_ink(self, i_page: int, share: float) -> None:
+        """Keeps a page's share of ink, also for a later run that finds the page on disk.
+
+        Raises:
+            ResourceError: if the disk is full.
+        """
+        self.ink[i_page] = share
+        if self.spool is not None:
+            path = self._ink_path(i_page)
+            with full_disk_explained(path):
+                path.write_text(repr(share))
+
     def is_complete(self) -> bool:
         """True if all pages are there."""
-        return bool(self._single) if self.spool is None else len(self.spooled()) == self.num_pages
+        if self.spool is None:
+            return bool(self._single)
+        return all(self._page_path(i).is_file() for i in range(self.num_pages))
 
     def finish(self, provenance: str) -> PageFileRecord:
-        """Joins the pages; see `assemble`."""
+        """Joins the pages; see `assemble`.
+
+        Raises:
+            InputError: if the input is not what it was when it was opened.
+        """
+        now = stat_of(self.opened.file.path)
+        if now and now != self.opened.stat:  # one that is gone was read to its end before
+            raise InputError(
+                f"{self.opened.file.path} was changed while it was worked on", "", "run the same command again"
+            )
         encoded: list[Path | bytes]
         encoded = [self._single] if self.spool is None else [self._page_path(i) for i in range(self.num_pages)]
         is_pdf = self.kind == "pdf" and self.opened.origins[0].kind == "pdf"
         original = self.opened.file.path if is_pdf else None
-        record = assemble(self.target, self.kind, encoded, original=original, provenance=provenance)
+        return assemble(self.target, self.kind, encoded, original=original, provenance=provenance)
+
+    def clear(self) -> None:
+        """Removes the pages that were kept on disk."""
         if self.spool is not None:
             shutil.rmtree(self.spool, ignore_errors=True)
-        return record
 
     def _page_path(self, i_page: int) -> Path:
         assert self.spool is not None
         return self.spool / f"page-{i_page + 1:06d}.{self.kind}"
+
+    def _ink_path(self, i_page: int) -> Path:
+        assert self.spool is not None
+        return self.spool / f"ink-{i_page + 1:06d}"
 
 
 class Gathering:
@@ -150,7 +189,7 @@ class StoredRows:
         dtype: of the converted.
     """
 
-    def __init__(self, sink: ZarrSink, convert: Callable[[Pixels], Pixels], dtype: np.dtype[Any]) -> None:
+    def __init__(self, sink: Stored, convert: Callable[[Pixels], Pixels], dtype: np.dtype[Any]) -> None:
         self._sink, self._convert, self.dtype = sink, convert, dtype
         image = sink.layout.images[0]
         self._channels = image.shape[0] if "c" in image.axes else None
@@ -183,9 +222,7 @@ class StoredRows:
         return Page(cast(Pixels, self), info.dpi, icc)
 
 
-def stored_page(
-    sink: ZarrSink, style: PageStyle, info: ImageInfo, origin: PageOrigin
-) -> tuple[Page, Callable[[], int]]:
+def stored_page(sink: Stored, style: PageStyle, info: ImageInfo, origin: PageOrigin) -> tuple[Page, Callable[[], int]]:
     """A page of a computed store, and what counts its ink once it was written."""
     counted = [0]
 

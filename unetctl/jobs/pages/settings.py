@@ -5,15 +5,17 @@ from typing import Any
 
 import numpy as np
 
-from unetctl.errors import UsageError
+from unetctl.errors import ResourceError, UsageError
 from unetctl.jobs.options import PredictOptions
 from unetctl.jobs.pages.options import PageOptions
+from unetctl.jobs.pages.shares import Shares
 from unetctl.jobs.tasks import ResolvedTask
 from unetctl.networks.network import Network
 from unetctl.runtime.device import Compute, resolve
 from unetctl.runtime.numerics import NUMERICS_VERSION
-from unetctl.runtime.planning import PlanWishes, make_plan
+from unetctl.runtime.planning import Planned, PlanWishes, make_plan
 from unetctl.sources.base import ImageInfo, SourceInfo
+from unetctl.sources.scaled import refuse_scale
 
 #: A page by which core and batch are chosen for all: about A3 at 300 dpi.
 _NOMINAL_PAGE = (4096, 4096)
@@ -44,7 +46,7 @@ class PageSettings:
 
 
 def new_settings(
-    task: ResolvedTask, network: Network, options: PredictOptions, page: PageOptions, budget_bytes: int
+    task: ResolvedTask, network: Network, options: PredictOptions, page: PageOptions, shares: Shares
 ) -> PageSettings:
     """The settings that a run would begin with.
 
@@ -54,30 +56,23 @@ def new_settings(
     """
     recipe = task.recipe
     keep = options.keep or recipe.output.keep
+    if options.scale is not None:
+        refuse_scale(options.scale)
     if keep == "logits":
         raise UsageError("--keep logits for pages", "probability, mask, classes or image", "pages hold no raw scores")
-    if keep == "probability" and recipe.output.num_channels not in (1, 3):
+    num_classes = recipe.output.num_channels
+    if keep == "probability" and num_classes not in (1, 3):
         raise UsageError(
-            f"--keep probability of {recipe.output.num_channels} classes for pages", "mask, classes or image",
+            f"--keep probability of {num_classes} classes for pages", "mask, classes or image",
             "a page holds 1 or 3 channels",
         )  # fmt: skip
+    if keep == "mask" and num_classes != 1:
+        raise UsageError(
+            f"--keep mask of {num_classes} classes for pages", "probability, classes or image", "a page holds one mask"
+        )
     _, compute = resolve(options.device, options.precision)
-    axes, shape = (
-        ("yx", _NOMINAL_PAGE) if recipe.input.channels == 1 else ("cyx", (recipe.input.channels, *_NOMINAL_PAGE))
-    )
-    nominal = ImageInfo("", shape, axes, np.dtype(np.uint8))
-    num_weights = sum(p.numel() for p in network.parameters())
     wishes = PlanWishes(options.core, options.block, options.batch, keep, options.threshold)
-    planned = make_plan(
-        SourceInfo("page", "pages", (nominal,)),
-        {},
-        recipe,
-        task.weights_sha256,
-        num_weights,
-        compute,
-        budget_bytes,
-        wishes,
-    )
+    planned = _nominal(task, network, compute, wishes, shares)
     plan = planned.plan
     values = {
         "task": task.name,
@@ -93,10 +88,40 @@ def new_settings(
         "batch": plan.batch,
         "format": page.format,
         "pdf_dpi": page.pdf_dpi,
+        "scale": options.scale,
         "channel": None if options.channels is None else list(options.channels),
         "numerics_version": NUMERICS_VERSION,
     }  # fmt: skip
     return from_values(values)
+
+
+def _nominal(task: ResolvedTask, network: Network, compute: Compute, wishes: PlanWishes, shares: Shares) -> Planned:
+    """The plan of a page that stands for all."""
+    recipe = task.recipe
+    channels = recipe.input.channels
+    axes, shape = ("yx", _NOMINAL_PAGE) if channels == 1 else ("cyx", (channels, *_NOMINAL_PAGE))
+    nominal = ImageInfo("", shape, axes, np.dtype(np.uint8))
+    num_weights = sum(p.numel() for p in network.parameters())
+    info = SourceInfo("page", "pages", (nominal,))
+    return make_plan(info, {}, recipe, task.weights_sha256, num_weights, compute, shares.planner, wishes)
+
+
+def refuse_unfit(settings: PageSettings, task: ResolvedTask, network: Network, shares: Shares) -> None:
+    """Says once, rather than of every page, that a run was begun with more memory than there is now.
+
+    Raises:
+        ResourceError: saying how much it needs.
+    """
+    keep = settings.values["keep"]
+    wishes = PlanWishes(settings.core, None, settings.batch, keep, settings.values["threshold"])
+    try:
+        _nominal(task, network, settings.compute, wishes, shares)
+    except ResourceError as error:
+        raise ResourceError(
+            f"the run was begun with cores of {settings.core} pixels, {settings.batch} at once, and {error.seen}",
+            error.expected,
+            "give more with --memory, or start over with --fresh",
+        ) from error
 
 
 def from_values(values: dict[str, Any]) -> PageSettings:

@@ -1,0 +1,63 @@
+"""Run folders of pages: starting over, and what killed or changed work has left."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable
+
+from unetctl.errors import UsageError
+from unetctl.jobs.pages.feed import stat_of
+from unetctl.jobs.pages.inputs import PageSet
+from unetctl.jobs.pages.ledger import BEGUN, PageRecord, is_page_run, read_ledger
+from unetctl.runtime.locks import RunLock
+from unetctl.sinks.pages import remove_leftovers
+
+
+def key_of(name: str, stat: tuple[int, ...]) -> str:
+    """What the folders of a file's unfinished pages bear in their names: another file, or a changed one, has another."""
+    return hashlib.sha256(json.dumps([name, stat]).encode()).hexdigest()[:16]
+
+
+def sweep(pages: PageSet, records: Iterable[PageRecord]) -> int:
+    """Removes what killed runs have left and no input of today can use; counts it. The caller holds the run alone.
+
+    Args:
+        pages: that are asked for now.
+        records: of the ledger.
+    """
+    used = {key_of(file.name, stat_of(file.path)) for file in pages.files}
+    left = [
+        p for kind in ("spool", "large") for p in pages.run.glob(f"{kind}-*") if p.name.split("-")[1][:16] not in used
+    ]
+    left += pages.run.glob(".*.partial*")
+    for path in left:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    for record in records:
+        if record.status == BEGUN:
+            remove_leftovers(pages.place / record.output)
+    return len(left)
+
+
+def start_over(pages: PageSet) -> None:
+    """Removes a run and all that it has made.
+
+    Raises:
+        BusyError: if others work on it.
+        UsageError: if the run folder is none of pages.
+    """
+    run = pages.run
+    if not run.is_dir():
+        return
+    if not is_page_run(run):
+        raise UsageError(f"{run} is a run of something else", "a run of pages", "choose another output with -o")
+    doomed = run.with_name(f".{run.name}.partial")
+    with RunLock(run, shared=False, who="start over"):
+        for record in read_ledger(run):
+            if record.output:
+                (pages.place / record.output).unlink(missing_ok=True)
+        shutil.rmtree(doomed, ignore_errors=True)
+        run.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
