@@ -211,7 +211,7 @@ def test_predict_hands_everything_over(job: dict[str, Any]):
         " --memory 4GiB --core 256 --block 2048 --batch 3 --existing skip --on-error abort --max-failed 10%"
         " --axes zyx --channel 0,2 --series 1 --time 4 --nonfinite refuse --stats old.run"
         " --weights w.safetensors --set a.b=c --set d.e=f --verify --verify-seams --keep-store"
-        " --recursive --pages --pdf-dpi 200 --format tiff --checksums"
+        " --recursive --pages --pdf-dpi 200 --format tiff --checksums --scale 1.5"
     )
     assert run(*words.split()).exit_code == 0
     ((args, given),) = job["calls"]
@@ -220,7 +220,7 @@ def test_predict_hands_everything_over(job: dict[str, Any]):
     assert told == {
         "output": Path("out"), "name": None, "keep": "mask", "threshold": 0.3, "part": (2, 5), "device": "cpu", "precision": "fp32",
         "memory_bytes": 4 << 30, "scheduler_bytes": None, "core": 256, "block": 2048, "batch": 3, "fresh": False,
-        "existing": "skip", "axes": "zyx", "channels": (0, 2), "series": 1, "time": 4, "nonfinite": "refuse",
+        "existing": "skip", "axes": "zyx", "channels": (0, 2), "series": 1, "time": 4, "scale": 1.5, "nonfinite": "refuse",
         "statistics_from": Path("old.run"), "verify": True, "keep_store": True,
     }  # fmt: skip
     passed = {k: v for k, v in given.items() if k not in ("emit", "should_stop", "on_report")}

@@ -35,7 +35,8 @@ def test_what_is_no_channel_is_refused(text: str):
 
 def test_shapes_are_read():
     assert words.parse_shape("6,512,640") == words.parse_shape("6x512x640") == (6, 512, 640)
-    for text in ("512,512", "6,512,a", "1,2,3,4", ""):
+    assert words.parse_shape("1000,700") == (1000, 700)
+    for text in ("512", "6,512,a", "1,2,3,4", ""):
         with pytest.raises(UsageError, match="--shape"):
             words.parse_shape(text)
 

@@ -11,11 +11,22 @@ from unetctl.cli.session import Session, session
 app = typer.Typer(no_args_is_help=True, help="Measure how fast predict is, or how good.")
 
 Picture = Annotated[
-    str | None, typer.Argument(metavar="INPUT", help="A picture to measure with; absent: one made up in memory.")
+    str | None,
+    typer.Argument(
+        metavar="INPUT",
+        help="A picture to measure with, or a folder of pages, through all that predict does with it; absent: a picture "
+        "made up in memory.",
+    ),
 ]
 Size = Annotated[int, typer.Option(min=64, metavar="PX", help="Side of the made-up picture, pixels.")]
 Pairs = Annotated[
     int, typer.Option(min=1, metavar="N", help="Runs of predict, each paired with a run of the bare network.")
+]
+Cores = Annotated[
+    list[int] | None,
+    typer.Option(
+        min=1, metavar="PX", help="As --core; repeatable: each size is measured by itself, and the fastest named."
+    ),
 ]
 Data = Annotated[Path, typer.Option(metavar="FOLDER", help="Pictures with their labels.", show_default=False)]
 Split = Annotated[
@@ -52,17 +63,25 @@ def speed(
     size: Size = 4096,
     pairs: Pairs = 5,
     core: o.Core = None,
+    cores: Cores = None,
     batch: o.Batch = None,
     device: o.Device = "auto",
     precision: o.Precision = "auto",
+    memory: o.Memory = None,
+    recursive: o.Recursive = False,
+    as_pages: o.AsPages = None,
     json: o.Json = False,
     log_format: o.LogFormat = "text",
     quiet: o.Quiet = False,
     verbose: o.Verbose = False,
 ) -> None:
-    """How fast predict is from first read to last write, beside the bare network on resident data."""
+    """How fast predict is from first read to last write, beside the bare network on resident data.
+
+    Of a folder of pages also pages per minute, and how the memory keeps. Outputs go to a temporary folder.
+    """
     with session(o.talk_of(json, log_format, quiet, verbose)) as current:
         from unetctl.jobs import benchmark
+        from unetctl.jobs.pages.options import PageOptions
 
         report = benchmark.speed(
             task,
@@ -70,9 +89,12 @@ def speed(
             size=size,
             pairs=pairs,
             core=core,
+            cores=cores or (),
             batch=batch,
             device=device,
             precision=precision,
+            memory_bytes=parse_size(memory) if memory is not None else None,
+            page_options=PageOptions(recursive=recursive, as_pages=as_pages),
             emit=current.console.emit,
             should_stop=current.should_stop,
         )
@@ -94,7 +116,8 @@ def accuracy(
 ) -> None:
     """How good the answers are, by the measures of the task's field, on labelled pictures.
 
-    Documents: F-measure, pseudo-F, PSNR and DRD, beside Otsu, Sauvola and others. The ground truth is 0 for ink.
+    Documents: F-measure, pseudo-F, PSNR and DRD, beside Otsu, Sauvola and others (doxapy's too, where it is installed). What
+    the ground truth means is read as in training.
     """
     with session(o.talk_of(json, log_format, quiet, verbose)) as current:
         from unetctl.jobs import benchmark

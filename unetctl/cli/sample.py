@@ -9,17 +9,28 @@ from unetctl.cli import options as o
 from unetctl.cli.session import session
 from unetctl.cli.words import parse_shape
 
-Task = Annotated[str, typer.Argument(metavar="TASK", help="The task to try: em.", show_default=False)]
+Task = Annotated[str, typer.Argument(metavar="TASK", help="The task to try: em or dibco.", show_default=False)]
 To = Annotated[
     Path | None,
     typer.Option(
-        "--output", "-o", metavar="FILE", help="NAME.tif or an existing folder; absent: TASK-sample.tif here."
+        "--output",
+        "-o",
+        metavar="FILE",
+        help="NAME.tif (em), NAME.png (dibco) or an existing folder; absent: TASK-sample.tif or .png here.",
     ),
 ]
-Shape = Annotated[str, typer.Option(metavar="Z,Y,X", help="Slices, rows and columns.")]
-Seed = Annotated[int, typer.Option(min=0, metavar="N", help="Another seed is another piece of tissue.")]
+Shape = Annotated[
+    str | None,
+    typer.Option(
+        metavar="[Z,]Y,X",
+        show_default=False,
+        help="Slices, rows and columns; of a page rows and columns; absent: 6,512,512 or 1000,700.",
+    ),
+]
+Seed = Annotated[int, typer.Option(min=0, metavar="N", help="Another seed is another piece of tissue, another page.")]
 Labels = Annotated[
-    bool, typer.Option("--labels", help="Write the truth beside it too (NAME-labels.tif; inside cells 255).")
+    bool,
+    typer.Option("--labels", help="Write the truth beside it too (NAME-labels.tif or .png: 0 on membranes, on ink)."),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace another file of that name.")]
 
@@ -27,7 +38,7 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace another fi
 def sample(
     task: Task,
     output: To = None,
-    shape: Shape = "6,512,512",
+    shape: Shape = None,
     seed: Seed = 0,
     labels: Labels = False,
     overwrite: Overwrite = False,
@@ -38,8 +49,8 @@ def sample(
     It is drawn on the spot, and the same every time.
     """
     with session(o.talk_of(json, "text", False, False), is_long=False) as current:
-        size = parse_shape(shape)
-        from unetctl.jobs.sample import labels_path, make_sample
+        size = parse_shape(shape) if shape is not None else None
+        from unetctl.jobs.sample import SAMPLES, labels_path, make_sample
 
         path = make_sample(task, output, size, seed, labels=labels, overwrite=overwrite)
         paths = [path, labels_path(path)] if labels else [path]
@@ -49,7 +60,7 @@ def sample(
                     "task": task,
                     "output": str(path),
                     "labels": str(paths[1]) if labels else None,
-                    "shape": list(size),
+                    "shape": list(size or SAMPLES[task].shape),
                     "seed": seed,
                 }
             )

@@ -84,17 +84,16 @@ def parse_channels(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
-def parse_shape(text: str) -> tuple[int, int, int]:
-    """(z, y, x) of "6,512,512" or "6x512x512".
+def parse_shape(text: str) -> tuple[int, ...]:
+    """(6, 512, 512) of "6,512,512" or "6x512x512"; (1000, 700) of "1000,700".
 
     Raises:
         UsageError: if the text is no such size.
     """
     parts = re.split(r"[x,]", text.strip())
-    if len(parts) != 3 or not all(part.strip().isdigit() for part in parts):
-        raise UsageError(f"--shape {text}", "slices, rows and columns, as 6,512,512")
-    z, y, x = (int(part) for part in parts)
-    return z, y, x
+    if len(parts) not in (2, 3) or not all(part.strip().isdigit() for part in parts):
+        raise UsageError(f"--shape {text}", "slices, rows and columns, as 6,512,512, or rows and columns, as 1000,700")
+    return tuple(int(part) for part in parts)
 
 
 def parse_duration(text: str) -> float:

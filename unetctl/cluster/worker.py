@@ -142,7 +142,7 @@ class _OpenRun:
         device = apply_compute(plan.compute, order.device)
         self._device_name = order.device
         network = fitted(_network(order.weights, plan.weights_sha256), plan.typed_recipe().network_spec)
-        view = {k: plan.source.get(k) for k in ("axes", "series", "time")}
+        view = {k: plan.source.get(k) for k in ("axes", "series", "time", "scale")}
         self._source = open_source(order.source, **view, max_bytes=order.max_bytes)
         try:
             if dict(self._source.info.identity) != plan.identity:

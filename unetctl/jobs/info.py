@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from unetctl.errors import WeightsError
+from unetctl.jobs.pages.ledger import is_page_run
 from unetctl.jobs.tasks import RUN_WEIGHTS
+from unetctl.recipe.overview import trained_dpi
 from unetctl.runtime.journal import latest_records
 from unetctl.runtime.memory import format_size
 from unetctl.runtime.run_folder import RunFolder
 from unetctl.runtime.run_plan import RunPlan
 from unetctl.sources.base import ImageInfo
+from unetctl.sources.files import RUN_SUFFIX
 
 #: Endings of files that pickle their content: never opened, refused with the safe way.
 _PICKLED = (".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin")
@@ -26,7 +29,7 @@ class FileDescription:
 
     Attributes:
         path: as given.
-        kind: "image", "weights", "training run", "recipe" or "run".
+        kind: "image", "pages", "weights", "training run", "recipe" or "run".
         facts: (name, text) in the order of printing; several rows may share a name.
         values: the same as plain values, for JSON.
     """
@@ -56,9 +59,9 @@ def describe_file(
     """What lies at `path`.
 
     Args:
-        path: a picture, a folder of slices, an OME-Zarr folder, an output of predict or its ``.run`` folder, a weights
-            file, a training run's folder, or a recipe.
-        axes: pictures only, as for `unetctl.sources.open.open_source`.
+        path: a picture, a document (PDF, scanned pages), a folder of slices, an OME-Zarr folder, an output of predict or
+            its ``.run`` folder, a weights file, a training run's folder, or a recipe.
+        axes: pictures only, as for `unetctl.sources.open.open_source`; with one of these a file is no document.
         series: as `axes`.
         time: as `axes`.
 
@@ -68,6 +71,10 @@ def describe_file(
         UsageError: if a recipe has mistakes, or the options do not fit the picture.
     """
     place = Path(path)
+    if (run := _page_run(place)) is not None and not place.is_file():
+        from unetctl.jobs.info_documents import describe_page_run
+
+        return describe_page_run(path, run)
     if place.is_dir():
         if (place / "plan.json").is_file() and place.name.endswith(".run"):
             return _of_run(path, RunFolder(place.with_name(place.name.removesuffix(".run"))))
@@ -80,7 +87,19 @@ def describe_file(
             return _of_recipe(path)
     elif RunFolder(place).has_plan():
         return _of_run(path, RunFolder(place))
+    if axes is None and series is None and time is None:
+        from unetctl.jobs.info_documents import describe_document
+
+        document = describe_document(path)
+        if document is not None:
+            return document
     return _of_picture(path, axes, series, time)
+
+
+def _page_run(place: Path) -> Path | None:
+    """The run folder of pages that a path is or belongs to."""
+    run = place if place.name.endswith(RUN_SUFFIX) else RunFolder(place).path
+    return run if is_page_run(run) else None
 
 
 def _of_picture(path: str, axes: str | None, series: int | None, time: int | None) -> FileDescription:
@@ -107,7 +126,7 @@ def _of_picture(path: str, axes: str | None, series: int | None, time: int | Non
         "images": [_image_values(i) for i in info.images],
     }
     folder = RunFolder(Path(path))
-    if folder.has_plan():
+    if folder.has_plan() and _page_run(Path(path)) is None:
         state, told = _state(folder)
         facts += told
         values["run"] = state
@@ -233,6 +252,8 @@ def _of_weights(path: str, file: Path) -> FileDescription:
         facts.append(
             ("answers", f"{output.get('keep', 'probability')} of {classes}, threshold {output.get('threshold', 0.5):g}")
         )
+    dpi = header.recipe.get("input", {}).get("dpi")
+    facts += [("trained at", trained_dpi((float(dpi[0]), float(dpi[1]))))] if dpi else []
     facts += _training_facts(header.spacing_um, header.value_range, header.polarity, header.training)
     facts += [("figures", f"{name}: {text}") for name, text in _plain(header.figures)]
     facts += [("licence", header.licence or "not stated")]
@@ -246,6 +267,7 @@ def _of_weights(path: str, file: Path) -> FileDescription:
         "num_weights": num_weights,
         "num_bytes": num_bytes,
         "spacing_um": list(header.spacing_um),
+        "dpi": dpi,
         "polarity": header.polarity,
         "value_range": None if header.value_range is None else list(header.value_range),
         "training": header.training,

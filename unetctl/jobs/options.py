@@ -23,6 +23,8 @@ class PredictOptions:
         part: (i, n), i from 1: this process's share of the blocks.
         fresh: start over. existing: "abort", "skip" or "overwrite", for an output that is not this job's.
         axes, channels, series, time: corrections and restrictions of the input.
+        scale: factor by which inputs are resampled along y and x before the network sees them; None: as they are. The output
+            of a volume has the scaled size, that of a page the page's own.
         nonfinite: "median" or "refuse".
         statistics_from: run folder or output whose statistics are reused.
         verify: compare checksums of everything done before; keep_store: of TIFF outputs.
@@ -46,6 +48,7 @@ class PredictOptions:
     channels: tuple[int, ...] | None = None
     series: int | None = None
     time: int | None = None
+    scale: float | None = None
     nonfinite: str = "median"
     statistics_from: Path | None = None
     verify: bool = False
@@ -54,7 +57,8 @@ class PredictOptions:
     @property
     def view(self) -> dict[str, Any]:
         """How the source is opened."""
-        return {"axes": self.axes, "series": self.series, "time": self.time}
+        scaled = {} if self.scale is None else {"scale": self.scale}
+        return {"axes": self.axes, "series": self.series, "time": self.time, **scaled}
 
     @property
     def wishes(self) -> PlanWishes:
@@ -71,6 +75,7 @@ class PredictOptions:
             "--channel": None if self.channels is None else ",".join(map(str, self.channels)) or "all",
             "--series": self.series,
             "--time": self.time,
+            "--scale": self.scale,
             "--nonfinite": self.nonfinite if self.nonfinite != "median" else None,
         }
         return tuple(str(word) for pair in given.items() if pair[1] is not None for word in pair)

@@ -3,7 +3,9 @@
 import filecmp
 import os
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,50 +18,83 @@ from unetctl.errors import ResourceError, UsageError
 if TYPE_CHECKING:
     from unetctl.jobs.sample_em import Slice
 
-#: Tasks that a sample can be made for, and what it is.
-SAMPLES = {"em": "a stack like serial-section electron micrographs: dark membranes, mitochondria, noise, knife marks"}
+
+@dataclass(frozen=True)
+class Sample:
+    """What can be made up for a task.
+
+    Attributes:
+        what: in a phrase.
+        axes: of the sizes.
+        shape: in the order of `axes`, unless another is asked for.
+        smallest: side, pixels.
+        suffixes: that its name may end in, the usual one first.
+    """
+
+    what: str
+    axes: str
+    shape: tuple[int, ...]
+    smallest: int
+    suffixes: tuple[str, ...]
+
+
+SAMPLES = {
+    "em": Sample(
+        "a stack like serial-section electron micrographs: dark membranes, mitochondria, noise, knife marks",
+        "zyx", (6, 512, 512), 32, (".tif", ".tiff"),
+    ),
+    "dibco": Sample(
+        "a scanned page of handwriting: aged paper, a stain, writing of the other side, uneven light, the scanner's dark bed",
+        "yx", (1000, 700), 128, (".png",),
+    ),
+}  # fmt: skip
 #: Pixel size of the em sample (z, y, x), micrometres: the one that the em weights were trained at.
 EM_SPACING_UM = (0.05, 0.004, 0.004)
-DEFAULT_SHAPE = (6, 512, 512)
-_SMALLEST = 32
-_SUFFIXES = (".tif", ".tiff")
+#: Resolution of the page, dots per inch.
+PAGE_DPI = 300.0
 _BIGTIFF_FROM = 3 * 2**30
 
 
 def make_sample(
     task: str,
     output: Path | None = None,
-    shape: tuple[int, int, int] = DEFAULT_SHAPE,
+    shape: tuple[int, ...] | None = None,
     seed: int = 0,
     *,
     labels: bool = False,
     overwrite: bool = False,
 ) -> Path:
-    """Writes a made-up stack as an OME-TIFF: (z, y, x) uint8, deflate, with its pixel size.
+    """Writes a made-up input: for em a stack as OME-TIFF, (z, y, x) uint8 with its pixel size; for dibco a page as colour PNG of 300 dpi.
 
     The same task, shape and seed give the same file, byte for byte, by the same versions of numpy, scipy and tifffile.
-    Memory is that of one slice (and one bit a pixel with `labels`).
+    Memory is that of one slice (and one bit a pixel with `labels`), or about 100 bytes a pixel of the page.
 
     Args:
-        task: "em".
-        output: a name that ends in .tif, or an existing folder; None: ``<task>-sample.tif`` in the working directory.
-        shape: (z, y, x) in pixels, at least (1, 32, 32).
-        seed: another seed is another piece of tissue.
-        labels: write the truth beside it too, 255 inside cells and 0 on membranes; see `labels_path`.
+        task: "em" or "dibco".
+        output: a name that ends as the sample's kind does (.tif, .png), or an existing folder; None:
+            ``<task>-sample.<ending>`` in the working directory.
+        shape: (z, y, x) pixels of em, at least (1, 32, 32); (y, x) of dibco, at least (128, 128); None: a small one.
+        seed: another seed is another piece of tissue, or another page.
+        labels: write the truth beside it too, see `labels_path`: 255 inside cells and 0 on membranes; 255 on paper
+            and 0 on ink, one bit a pixel.
         overwrite: replace what lies there; otherwise only a file that already is this very sample is accepted.
 
     Returns:
-        The path of the stack.
+        The path of the sample.
 
     Raises:
-        UsageError: if there is no sample for the task, the shape is too small, or another file is in the way.
+        UsageError: if there is no sample for the task, the shape is not one of it, or another file is in the way.
         ResourceError: if the disk is full or not writable.
     """
     if task not in SAMPLES:
         raise UsageError(f"there is no sample for the task {task}", f"one of {', '.join(SAMPLES)}")
-    if shape[0] < 1 or min(shape[1:]) < _SMALLEST:
+    sample = SAMPLES[task]
+    sizes = sample.shape if shape is None else tuple(shape)
+    least = tuple(1 if axis == "z" else sample.smallest for axis in sample.axes)
+    if len(sizes) != len(least) or any(n < limit for n, limit in zip(sizes, least, strict=True)):
         raise UsageError(
-            f"a sample of {'x'.join(map(str, shape))} pixels", f"at least 1x{_SMALLEST}x{_SMALLEST} (z, y, x)"
+            f"a sample of {'x'.join(map(str, sizes))} pixels for the task {task}",
+            f"at least {'x'.join(map(str, least))} ({', '.join(sample.axes)})",
         )
     if seed < 0:
         raise UsageError(f"seed {seed}", "0 or more")
@@ -69,7 +104,7 @@ def make_sample(
     if taken is not None:
         raise UsageError(f"{taken} exists and is no file", "a new name")
     try:
-        _write(wanted, shape, seed, overwrite)
+        _put(wanted, overwrite, _writer(task, sizes, seed))
     except OSError as error:
         raise ResourceError(
             f"{path} could not be written ({error.strerror or error})", "", "check the folder's rights and free space"
@@ -88,13 +123,14 @@ def labels_path(path: Path) -> Path:
 
 
 def _named(task: str, output: Path | None) -> Path:
-    name = f"{task}-sample.tif"
+    suffixes = SAMPLES[task].suffixes
+    name = f"{task}-sample{suffixes[0]}"
     if output is None:
         return Path(name)
     if output.is_dir():
         return output / name
-    if output.suffix.lower() not in _SUFFIXES:
-        raise UsageError(f"-o {output}", "a name that ends in .tif, or an existing folder")
+    if output.suffix.lower() not in suffixes:
+        raise UsageError(f"-o {output}", f"a name that ends in {suffixes[0]}, or an existing folder")
     if not output.absolute().parent.is_dir():
         raise UsageError(
             f"-o {output}: there is no folder {output.parent}", "an existing folder", f"mkdir -p {output.parent}"
@@ -102,25 +138,51 @@ def _named(task: str, output: Path | None) -> Path:
     return output
 
 
-def _write(paths: list[Path], shape: tuple[int, int, int], seed: int, overwrite: bool) -> None:
-    """Draws the slices once, writes every wanted file under a temporary name, then puts all of them in place."""
+#: Writes the sample to the first path and, if there is a second, the truth to that.
+_Writer = Callable[[list[Path]], None]
+
+
+def _writer(task: str, shape: tuple[int, ...], seed: int) -> _Writer:
+    if task == "dibco":
+        return partial(_write_page, shape=(shape[0], shape[1]), seed=seed)
+    return partial(_write_stack, shape=(shape[0], shape[1], shape[2]), seed=seed)
+
+
+def _put(paths: list[Path], overwrite: bool, write: _Writer) -> None:
+    """Writes every file under a temporary name, then puts all of them in place."""
+    made = [path.with_name(f".{path.name}.partial-{os.getpid()}") for path in paths]
+    try:
+        write(made)
+        for path, new in zip(paths, made, strict=True):
+            if path.exists() and not overwrite and not filecmp.cmp(new, path, shallow=False):
+                raise UsageError(f"{path} exists and is another file", "a new name", "choose another with -o")
+        for path, new in zip(paths, made, strict=True):
+            new.replace(path)
+    finally:
+        for new in made:
+            new.unlink(missing_ok=True)
+
+
+def _write_page(paths: list[Path], shape: tuple[int, int], seed: int) -> None:
+    from unetctl.jobs.sample_dibco import scanned_page
+    from unetctl.sinks.page import Page
+    from unetctl.sinks.pages import encode_page
+
+    scan = scanned_page(shape, seed)
+    pages = [np.moveaxis(scan.colour, 0, -1), scan.ink]
+    for path, pixels in zip(paths, pages, strict=False):
+        path.write_bytes(encode_page(Page(np.ascontiguousarray(pixels), (PAGE_DPI, PAGE_DPI)), "png"))
+
+
+def _write_stack(paths: list[Path], shape: tuple[int, int, int], seed: int) -> None:
+    """Draws the slices once, for one file or both."""
     from unetctl.jobs.sample_em import Tissue
 
     drawn = Tissue((shape[1], shape[2]), seed).slices(shape[0])
-    partial = [path.with_name(f".{path.name}.partial-{os.getpid()}") for path in paths]
-    try:
-        if len(paths) == 1:
-            _write_tiff(partial[0], (s.grey for s in drawn), shape, seed, "grey")
-        else:
-            _write_both(partial, drawn, shape, seed)
-        for path, made in zip(paths, partial, strict=True):
-            if path.exists() and not overwrite and not filecmp.cmp(made, path, shallow=False):
-                raise UsageError(f"{path} exists and is another file", "a new name", "choose another with -o")
-        for path, made in zip(paths, partial, strict=True):
-            made.replace(path)
-    finally:
-        for made in partial:
-            made.unlink(missing_ok=True)
+    if len(paths) == 1:
+        _write_tiff(paths[0], (s.grey for s in drawn), shape, seed, "grey")
+    else:
+        _write_both(paths, drawn, shape, seed)
 
 
 def _write_both(partial: list[Path], drawn: Iterator["Slice"], shape: tuple[int, int, int], seed: int) -> None:

@@ -80,6 +80,12 @@ def _spacing(r: "Recipe") -> Iterator[Problem]:
         yield Problem("input.spacing_um", toml_value(r.input.spacing_um), "[z, y, x] for a 3-D network")
 
 
+def _dpi(r: "Recipe") -> Iterator[Problem]:
+    pair = r.input.dpi
+    if pair is not None and pair[0] > pair[1]:
+        yield Problem("input.dpi", toml_value(pair), "[lowest, highest]", _swap(*pair))
+
+
 def _percentiles(r: "Recipe") -> Iterator[Problem]:
     low, high = r.normalise.low, r.normalise.high
     if low >= high:
@@ -328,6 +334,7 @@ CHECKS: tuple[Check, ...] = (
     _context_3d,
     _luminance,
     _spacing,
+    _dpi,
     _percentiles,
     _value_range,
     _value_range_used,

@@ -26,7 +26,15 @@ def _input(recipe: Recipe) -> str:
         words.append(given.polarity)
     if given.spacing_um:
         words.append(f"trained at {_spacing(given.spacing_um)}")
+    if given.dpi:
+        words.append(f"trained at {trained_dpi(given.dpi)}")
     return ", ".join(words)
+
+
+def trained_dpi(dpi: tuple[float, float]) -> str:
+    """A range of resolutions in words: "150 to 600 dpi"."""
+    lowest, highest = dpi
+    return f"{lowest:g} dpi" if lowest == highest else f"{lowest:g} to {highest:g} dpi"
 
 
 def _spacing(spacing_um: tuple[float, ...]) -> str:

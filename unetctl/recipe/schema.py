@@ -14,7 +14,7 @@ from unetctl.networks.spec import NetworkSpec, StackedSpec, UNetSpec
 from unetctl.recipe import checks
 from unetctl.recipe.dump import dump_toml
 from unetctl.recipe.problems import as_error
-from unetctl.recipe.section import AS_LIST, Names, Positive, Range, Section, Width
+from unetctl.recipe.section import AS_LIST, Names, Positive, PositiveRange, Range, Section, Width
 from unetctl.recipe.training_sections import Augment, Labels, Loss, Split, Train
 
 __all__ = [
@@ -67,6 +67,10 @@ class Input(Section):
         min_length=2,
         max_length=3,
         description="pixel size trained on, micrometres, as [z, y, x] or [y, x]",
+    )
+    dpi: PositiveRange | None = Field(
+        default=None,
+        description="dots per inch of the pages trained on, as [lowest, highest]; predict warns far outside; absent: unknown",
     )
     polarity: str = Field(default="", description='which way round the grey values are, in words ("dark membranes")')
 
@@ -269,9 +273,11 @@ class Recipe(Section):
     def fingerprint(self) -> str:
         """SHA-256 (64 hex digits) of what decides a prediction: input, normalise, network, output.
 
-        Texts of [task] and all about training leave it as it is, and so does the way the widths are written.
+        Texts of [task] and all about training leave it as it is, and so do the way the widths are written and the
+        resolution trained at.
         """
         parts = self.model_dump(mode="json", include={"input", "normalise", "network", "output"})
+        del parts["input"]["dpi"]
         for key in ("channels", "base_width", "depth", "blocks"):
             del parts["network"][key]
         if self.network.kind == "stacked":

@@ -28,6 +28,7 @@ def open_source(
     channel: int | str | None = None,
     series: int | None = None,
     time: int | None = None,
+    scale: float | None = None,
     max_bytes: int | None = None,
 ) -> Source:
     """Opens a file, a folder or a pattern by its content; the extension decides only where the content does not.
@@ -39,6 +40,7 @@ def open_source(
         channel: number or name of the one channel that is wanted; its axis is dropped.
         series: number of the one picture that is wanted.
         time: number of the one time point that is wanted; its axis is dropped.
+        scale: factor by which pictures are resampled along y and x, see `unetctl.sources.scaled`; None: as they are.
         max_bytes: the most that one piece that must be decoded whole (strip, chunk, page) may take; 1 GiB unless given.
 
     Returns:
@@ -46,18 +48,22 @@ def open_source(
 
     Raises:
         InputError: if the path is missing, empty, unreadable, damaged, or not an image that can be read here.
-        UsageError: if `axes`, `channel`, `series` or `time` do not fit what the file holds.
+        UsageError: if `axes`, `channel`, `series`, `time` or `scale` do not fit what the file holds.
     """
     source = _opened(path, axes, max_bytes)
-    if channel is None and series is None and time is None:
-        return source
-    from unetctl.sources.views import RestrictedSource
-
     try:
-        return RestrictedSource(source, series=series, channel=channel, time=time)
+        if channel is not None or series is not None or time is not None:
+            from unetctl.sources.views import RestrictedSource
+
+            source = RestrictedSource(source, series=series, channel=channel, time=time)
+        if scale is not None:
+            from unetctl.sources.scaled import ScaledSource
+
+            source = ScaledSource(source, scale)
     except BaseException:
         source.close()
         raise
+    return source
 
 
 def is_picture(path: str) -> bool:
