@@ -14,9 +14,10 @@ import torch
 from unetctl.errors import InputError, Stopped, UsageError
 from unetctl.geometry.box import Box
 from unetctl.jobs import benchmark
+from unetctl.jobs.benchmark_bare import BareNetwork
 from unetctl.jobs.benchmark_planes import LabelledVolume, SelectedPlanes
 from unetctl.jobs.benchmark_scores import score_binary, score_classes, score_membranes
-from unetctl.jobs.benchmark_speed import BareNetwork, Pair, SpeedRun
+from unetctl.jobs.benchmark_speed import Pair, SpeedRun
 from unetctl.jobs.predict import PredictOptions, plan_prediction, run_prediction
 from unetctl.jobs.tasks import resolve_task
 from unetctl.metrics.boundary import THRESHOLDS, mean_scores, score_slice

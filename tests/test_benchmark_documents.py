@@ -15,6 +15,7 @@ from unetctl.errors import InputError, Stopped, UsageError
 from unetctl.jobs import benchmark
 from unetctl.jobs.benchmark_accuracy import kind_of
 from unetctl.jobs.benchmark_baselines import baselines, niblack, otsu, sauvola, wolf
+from unetctl.jobs.benchmark_doxa import DoxaProcess, MethodCrashedError
 from unetctl.jobs.benchmark_pages import LabelledPage, luminance, match_predicted
 from unetctl.jobs.benchmark_planes import predicted_volume
 from unetctl.jobs.tasks import resolve_task
@@ -45,6 +46,7 @@ def task(tmp_path: Path) -> str:
         "input": {"luminance": True},
         "network": {"channels": [2, 3, 2]},
         "output": {"classes": ["ink"], "threshold": 0.5},
+        "labels": {"foreground": "darker"},
         "split": {"train": ["2009"], "test": ["2016"]},
     }
     recipe = recipe_from_dict(values, "a test")
@@ -171,7 +173,28 @@ def test_a_perfect_page_has_infinite_psnr_and_valid_json(task, data, tmp_path):
     assert report.values["mean"]["ours"]["f"] == 100
     text = (tmp_path / "out" / "accuracy.json").read_text()
     assert "Infinity" not in text
+    assert report.values["num_perfect"]["ours"] == 2
+    with (tmp_path / "out" / "accuracy.csv").open(newline="") as file:
+        ours = [row for row in csv.DictReader(file) if row["method"] == "ours"]
+    assert [float(row["psnr"]) for row in ours] == [np.inf] * 3
+    assert [float(row["f"]) for row in ours] == [100] * 3
     assert "infinite" in (tmp_path / "out" / "index.html").read_text()
+
+
+def test_one_perfect_page_does_not_hide_the_others_in_the_mean(task, data, tmp_path):
+    _, ink = page(2)
+    spoiled = ink.copy()
+    spoiled[0, :10] = True
+    write_predicted(tmp_path / "pages", "B.png", page(1)[1])
+    write_predicted(tmp_path / "pages", "C.png", spoiled)
+    report = benchmark.accuracy(task, data, output=tmp_path / "out", predicted=tmp_path / "pages")
+    perfect, other = (one["scores"]["ours"] for one in report.values["pages"])
+    assert perfect["psnr"] is None
+    assert report.values["mean"]["ours"]["psnr"] == pytest.approx(other["psnr"])
+    assert report.values["mean"]["ours"]["drd"] == pytest.approx(other["drd"] / 2)
+    assert report.values["num_perfect"]["ours"] == 1
+    assert "pages without a wrong pixel, left out of the mean PSNR: ours 1" in report.lines()[-1]
+    json.loads((tmp_path / "out" / "accuracy.json").read_text(), parse_constant=pytest.fail)
 
 
 def test_all_pages_are_scored_where_the_split_names_none(task, data):
@@ -248,12 +271,56 @@ def test_luminance_is_rounded():
 
 def test_baselines_find_the_ink_of_an_easy_page():
     picture, ink = page(0)
-    for method in baselines():
-        found = method.find(luminance(picture))
-        assert found.dtype == np.bool_
-        assert found.shape == ink.shape
-        if method.name in ("otsu", "sauvola", "wolf"):
-            assert score_page(found, ink).f > 90, method.name
+    with baselines() as methods:
+        for method in methods:
+            found = method.find(luminance(picture))
+            assert found.dtype == np.bool_
+            assert found.shape == ink.shape
+            if method.name in ("otsu", "sauvola", "wolf", "nick", "su"):
+                assert score_page(found, ink).f > 90, method.name
+
+
+class Crashing:
+    """In place of the process of doxapy: "gatos" ends it on page C."""
+
+    def __init__(self) -> None:
+        self.process = DoxaProcess()
+
+    def find(self, name: str, grey: Pixels) -> Mask:
+        if name == "GATOS" and grey.shape == SIZES[2]:
+            raise MethodCrashedError(name)
+        return grey < 128
+
+    def __enter__(self) -> "Crashing":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.close()
+
+
+def test_a_method_that_crashes_is_left_out(task, data, tmp_path, monkeypatch):
+    monkeypatch.setattr("unetctl.jobs.benchmark_baselines.DoxaProcess", Crashing)
+    monkeypatch.setattr("unetctl.jobs.benchmark_baselines.doxa_algorithms", lambda: frozenset({"GATOS", "WAN"}))
+    for name, i in (("B", 1), ("C", 2)):
+        write_predicted(tmp_path / "pages", f"{name}.png", page(i)[1])
+    events: list[Event] = []
+    report = benchmark.accuracy(task, data, predicted=tmp_path / "pages", output=tmp_path / "out", emit=events.append)
+    assert set(report.values["mean"]) == {"ours", "otsu", "sauvola", "niblack", "wolf", "wan"}
+    assert all(set(one["scores"]) == set(report.values["mean"]) for one in report.values["pages"])
+    assert any("gatos (doxapy, its own parameters) crashes on 2016/C" in str(event) for event in events)
+    assert "gatos" not in (tmp_path / "out" / "accuracy.csv").read_text()
+
+
+def test_the_process_of_doxapy_is_started_again_after_a_crash():
+    pytest.importorskip("doxapy")
+    grey = luminance(page(0)[0])
+    with DoxaProcess() as doxa:
+        found = doxa.find("NICK", grey)
+        np.testing.assert_array_equal(doxa.find("NICK", grey), found)
+        with pytest.raises(MethodCrashedError):
+            doxa.find("no such algorithm", grey)
+        np.testing.assert_array_equal(doxa.find("NICK", grey), found)
+        doxa.close()
 
 
 def test_a_blank_page_has_no_ink_for_otsu():

@@ -230,8 +230,8 @@ def test_benchmark_prints_figures(monkeypatch: pytest.MonkeyPatch):
     assert (result.exit_code, result.stdout) == (0, "efficiency 0.91\n")
     args, given = calls[0]
     assert args == ("em", "a.tif")
-    wished = {k: v for k, v in given.items() if k not in ("emit", "should_stop")}
-    assert wished == {"size": 4096, "pairs": 3, "core": 512, "batch": None, "device": "cpu", "precision": "auto"}
+    wished = {k: v for k, v in given.items() if v is not None and k not in ("emit", "should_stop", "page_options")}
+    assert wished == {"size": 4096, "pairs": 3, "core": 512, "cores": (), "device": "cpu", "precision": "auto"}
     result = run("benchmark", "accuracy", "--task", "em", "--data", "d", "-o", "x.tif", "--split", "val", "--json")
     assert json.loads(result.stdout) == {"efficiency": 0.91}
     args, given = calls[1]

@@ -114,6 +114,10 @@ def test_batch_scripts_are_sound(help_of):
         text = script.read_text(encoding="utf-8")
         if script.suffix == ".sbatch":
             subprocess.run(["bash", "-n", str(script)], check=True)
+        if script.name.startswith("crontab"):
+            for line in (line for line in text.splitlines() if line and not line.startswith("#")):
+                assert re.match(r"([\d*/,-]+\s+){5}\S", line), line
+                assert not re.search(r"(?<!\\)%", line), f"cron reads a bare % as a line break: {line}"
         calls = re.findall(r"unetctl (?:predict|train|stitch|info)[^\n&|;]*", text)
         assert calls, script
         for call in calls:

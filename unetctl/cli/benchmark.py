@@ -81,6 +81,7 @@ def speed(
     """
     with session(o.talk_of(json, log_format, quiet, verbose)) as current:
         from unetctl.jobs import benchmark
+        from unetctl.jobs.controls import parse_size
         from unetctl.jobs.pages.options import PageOptions
 
         report = benchmark.speed(

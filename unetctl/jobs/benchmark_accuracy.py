@@ -16,10 +16,12 @@ from unetctl.errors import ResourceError, UsageError
 from unetctl.jobs.benchmark_planes import LabelledVolume, SelectedPlanes, predicted_volume
 from unetctl.jobs.benchmark_report import BenchmarkReport
 from unetctl.jobs.benchmark_scores import Scored, score_binary, score_classes, score_membranes
+from unetctl.jobs.benchmark_truth import load_targets
 from unetctl.jobs.tasks import ResolvedTask, resolve_task
+from unetctl.jobs.train_task import recipe_for
 from unetctl.recipe.schema import Recipe
 from unetctl.runtime.events import Listener, Note, StageEnded, StageStarted, nobody
-from unetctl.training.load import count_planes, load_selection
+from unetctl.training.load import count_planes
 from unetctl.training.pairs import PairTable, find_pairs
 from unetctl.training.splits import Selection, SplitRules, make_split, num_planes
 
@@ -49,13 +51,14 @@ def accuracy(
             made if missing. Of documents also ``index.html``, a page of pictures.
         split: "train", "val" or "test" by the recipe's split, or "all". None: "test"; of documents "all" if the split
             names no test pages here.
-        predicted: of documents, a folder of pages that `predict` has written, scored instead of predicting again.
+        predicted: of documents, a folder of pages that `predict` has written, scored instead of predicting again; the task
+            then needs no weights.
         device: see `unetctl.runtime.device.pick_device`.
         emit: hears how far it is.
         should_stop: asked between batches and planes.
 
     Returns:
-        A report with "task", "weights_sha256", "data", "split", "planes" (names), "kind" ("membranes", "document",
+        A report with "task", "weights_sha256" (empty with `predicted`), "data", "split", "planes" (names), "kind" ("membranes", "document",
         "binary" or "classes") and the scores (see `unetctl.jobs.benchmark_scores`, `unetctl.jobs.benchmark_documents`).
 
     Raises:
@@ -63,12 +66,14 @@ def accuracy(
         InputError: if the data cannot be read, or does not fit the task.
         Stopped: if asked to stop.
     """
-    resolved = resolve_task(task)
-    kind = kind_of(resolved.recipe)
+    # What is only compared needs no weights.
+    resolved = resolve_task(task) if predicted is None else None
+    recipe = resolved.recipe if resolved is not None else recipe_for(task)
+    name, kind = recipe.task.name, kind_of(recipe)
     if predicted is not None and kind != "document":
-        raise UsageError(f"--predicted with the task {resolved.name}", "a task whose single class is called ink")
+        raise UsageError(f"--predicted with the task {name}", "a task whose single class is called ink")
     table = find_pairs(data)
-    selections, split = _chosen(table, resolved.recipe, split, emit)
+    selections, split = _chosen(table, recipe, split, emit)
     names = [str(s) for s in selections]
     unit = "pages" if kind == "document" else "planes"
     emit(Note(f"{num_planes(selections)} {unit}: {', '.join(names[:6])}{' ...' if len(names) > 6 else ''}", "info"))
@@ -76,26 +81,26 @@ def accuracy(
         from unetctl.jobs.benchmark_documents import score_documents
 
         return score_documents(
-            resolved, selections, table.root, output=output, split=split, predicted=predicted, device=device, emit=emit,
+            resolved, recipe, selections, table.root, output=output, split=split, predicted=predicted, device=device, emit=emit,
             should_stop=should_stop,
         )  # fmt: skip
+    assert resolved is not None
     volumes = _predicted(resolved, selections, device, emit, should_stop)
     begun = time.monotonic()
     emit(StageStarted("score", sum(len(v.names) for v in volumes), 0, "plane"))
-    threshold = resolved.recipe.output.threshold
+    threshold = recipe.output.threshold
     if kind == "membranes":
         scored = score_membranes(volumes, threshold, emit, should_stop)
     elif kind == "binary":
         scored = score_binary(volumes, threshold, emit, should_stop)
     else:
-        classes = resolved.recipe.output.classes
-        scored = score_classes(volumes, classes, emit, should_stop)
+        scored = score_classes(volumes, recipe.output.classes, emit, should_stop)
     emit(StageEnded("score", time.monotonic() - begun))
     values = {
-        "task": resolved.name, "weights_sha256": resolved.weights_sha256, "data": str(data), "split": split,
+        "task": name, "weights_sha256": resolved.weights_sha256, "data": str(data), "split": split,
         "planes": names, "num_planes": num_planes(selections), "kind": kind, **scored.values,
     }  # fmt: skip
-    head = f"{resolved.name} on {num_planes(selections)} planes of {data} ({split})"
+    head = f"{name} on {num_planes(selections)} planes of {data} ({split})"
     report = BenchmarkReport("accuracy", values, (head, *scored.text))
     if output is not None:
         _write(output, report, scored)
@@ -168,9 +173,9 @@ def _predicted(
 ) -> list[LabelledVolume]:
     network = task.network()
     volumes = []
+    truths = load_targets(selections, task.recipe, emit, should_stop)
     with tempfile.TemporaryDirectory(prefix="unetctl-benchmark-") as folder:
-        for i, selection in enumerate(selections):
-            targets = load_selection(selection, task.recipe).planes
+        for i, (selection, targets) in enumerate(zip(selections, truths, strict=True)):
             with SelectedPlanes(selection) as source:
                 path = Path(folder) / f"{i}.ome.zarr"
                 found = predicted_volume(source, task, network, path, device, emit, should_stop)

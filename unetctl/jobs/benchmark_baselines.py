@@ -3,14 +3,17 @@
 Parameters are fixed: those that their authors or the DIBCO literature recommend, the same for all pages.
 """
 
-import importlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import skimage.filters
+
+from unetctl.jobs.benchmark_doxa import DoxaProcess, doxa_algorithms
 
 _filters: Any = skimage.filters  # its types are not declared
 Grey = npt.NDArray[np.uint8]
@@ -41,15 +44,25 @@ class Baseline:
     find: Callable[[Grey], Mask]
 
 
-def baselines() -> tuple[Baseline, ...]:
-    """Those that can be run here, Otsu first."""
-    return (
-        Baseline("otsu", "scikit-image, one threshold a page", otsu),
-        Baseline("sauvola", f"scikit-image, window {WINDOW_PX}, k {_K_SAUVOLA}, R {_RANGE:g}", sauvola),
-        Baseline("niblack", f"scikit-image, window {WINDOW_PX}, k {_K_NIBLACK}", niblack),
-        Baseline("wolf", f"scikit-image, window {WINDOW_PX}, k {_K_WOLF}", wolf),
-        *_of_doxa(),
-    )
+@contextmanager
+def baselines() -> Iterator[tuple[Baseline, ...]]:
+    """Those that can be run here, Otsu first, to be used inside the context.
+
+    Of doxapy's `find` raises `MethodCrashedError` for pages that they cannot bear.
+    """
+    known = doxa_algorithms()
+    with DoxaProcess() as doxa:
+        yield (
+            Baseline("otsu", "scikit-image, one threshold a page", otsu),
+            Baseline("sauvola", f"scikit-image, window {WINDOW_PX}, k {_K_SAUVOLA}, R {_RANGE:g}", sauvola),
+            Baseline("niblack", f"scikit-image, window {WINDOW_PX}, k {_K_NIBLACK}", niblack),
+            Baseline("wolf", f"scikit-image, window {WINDOW_PX}, k {_K_WOLF}", wolf),
+            *(
+                Baseline(shown, "doxapy, its own parameters", partial(doxa.find, name))
+                for name, shown in _DOXA.items()
+                if name in known
+            ),
+        )
 
 
 def otsu(grey: Grey) -> Mask:
@@ -86,27 +99,3 @@ def _moments(grey: Grey) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float6
     """Mean and standard deviation in the window around each pixel, mirrored at the borders."""
     mean: npt.NDArray[np.float64] = _filters.threshold_niblack(grey, WINDOW_PX, k=0)
     return mean, mean - _filters.threshold_niblack(grey, WINDOW_PX, k=1)
-
-
-def _of_doxa() -> Iterator[Baseline]:
-    try:
-        doxa: Any = importlib.import_module("doxapy")
-    except ImportError:
-        return
-    for name, shown in _DOXA.items():
-        algorithm = getattr(doxa.Binarization.Algorithms, name, None)
-        if algorithm is not None:
-            yield Baseline(shown, "doxapy, its own parameters", _doxa_method(doxa, algorithm))
-
-
-def _doxa_method(doxa: Any, algorithm: Any) -> Callable[[Grey], Mask]:
-    old = getattr(doxa.Binarization, "update_to_binary", None)  # moved in 0.9.4
-    update = old if old is not None else doxa.update_to_binary
-
-    def find(grey: Grey) -> Mask:
-        page = np.array(grey, np.uint8, order="C")  # overwritten with 0 and 255
-        update(algorithm, page)
-        found: Mask = page == 0
-        return found
-
-    return find

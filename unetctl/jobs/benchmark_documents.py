@@ -10,7 +10,7 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,23 +18,26 @@ import numpy.typing as npt
 
 from unetctl.errors import ResourceError, Stopped
 from unetctl.jobs.benchmark_baselines import Baseline, baselines
+from unetctl.jobs.benchmark_doxa import MethodCrashedError
 from unetctl.jobs.benchmark_pages import (
     LabelledPage,
     OnePage,
     luminance,
     match_predicted,
     pages_of,
-    read_ink,
     read_page,
+    read_predicted,
     read_truth,
 )
 from unetctl.jobs.benchmark_planes import predicted_volume
 from unetctl.jobs.benchmark_report import BenchmarkReport
+from unetctl.jobs.benchmark_truth import is_ink_high
 from unetctl.jobs.tasks import ResolvedTask
-from unetctl.metrics.document import DocumentScores, score_page
+from unetctl.metrics.document import DocumentScores, mean_scores, score_page
 from unetctl.metrics.document_weights import pseudo_weights
+from unetctl.recipe.schema import Recipe
 from unetctl.reports.documents_page import ShownMethod, ShownPage, save_pictures, write_documents_page
-from unetctl.runtime.events import Listener, StageEnded, StageProgress, StageStarted
+from unetctl.runtime.events import Listener, Note, StageEnded, StageProgress, StageStarted
 from unetctl.training.splits import Selection
 
 Mask = npt.NDArray[np.bool_]
@@ -71,7 +74,8 @@ class _Ours:
 
 
 def score_documents(
-    task: ResolvedTask,
+    task: ResolvedTask | None,
+    recipe: Recipe,
     selections: Sequence[Selection],
     data: Path,
     *,
@@ -85,8 +89,9 @@ def score_documents(
     """Scores pages.
 
     Args:
-        task: whose answers are scored; with `predicted` it only names them.
-        selections: the pages, with ground truth: ink is the darker of its two values.
+        task: whose answers are scored; None with `predicted`, whatever made the files.
+        recipe: of the task: says what the ground truth means, see `unetctl.jobs.benchmark_truth.is_ink_high`.
+        selections: the pages, with ground truth.
         data: the folder that they were found in.
         output: folder for ``accuracy.csv``, ``accuracy.json``, ``index.html`` and its pictures; made if missing.
         split: its name, for the report.
@@ -94,8 +99,9 @@ def score_documents(
         device, emit, should_stop: see `unetctl.jobs.benchmark_accuracy.accuracy`.
 
     Returns:
-        A report with "kind" "document", "thresholds" (by name of our rows), "mean" (scores by method), "methods" (their
-        parameters) and "pages" (name, and scores by method). An infinite PSNR is None.
+        A report with "kind" "document", "thresholds" (by name of our rows), "mean" (scores by method), "num_perfect" (pages
+        without a single wrong pixel, by method), "methods" (their parameters) and "pages" (name, and scores by method). The
+        PSNR of a perfect page is infinite: None here, "inf" in the table, and left out of the mean.
 
     Raises:
         InputError: if a page, its truth or its prediction cannot be read, or they do not fit on each other.
@@ -103,23 +109,27 @@ def score_documents(
         Stopped: if asked to stop.
     """
     pages = pages_of(selections)
-    methods = baselines()
-    with tempfile.TemporaryDirectory(prefix="unetctl-benchmark-") as scratch:
-        if predicted is None:
-            ours = _through_engine(task, pages, Path(scratch), device, emit, should_stop)
+    ink_is_high = is_ink_high(pages, recipe, emit, should_stop)
+    with tempfile.TemporaryDirectory(prefix="unetctl-benchmark-") as scratch, baselines() as every:
+        if predicted is not None:
+            ours = _from_files(match_predicted(pages, data, predicted, recipe.task.name), predicted)
         else:
-            ours = _from_files(match_predicted(pages, data, predicted, task.name), predicted)
+            assert task is not None
+            ours = _through_engine(task, pages, ink_is_high, Path(scratch), device, emit, should_stop)
         begun = time.monotonic()
         emit(StageStarted("score", len(pages), 0, "page"))
-        scored = []
+        scored, methods = [], list(every)
         for i, page in enumerate(pages):
             if should_stop():
                 raise Stopped("stopped while scoring", "", "run the same command again")
             with _written(output):
-                scored.append(_score(i, page, ours, methods, output))
+                scored.append(_score(i, page, ink_is_high, ours, methods, output, emit))
             emit(StageProgress("score", i + 1, {"F": scored[-1].scores[OURS].f}))
         emit(StageEnded("score", time.monotonic() - begun))
-    report = _report(task, data, split, ours, methods, scored)
+    # Means over other pages would not compare.
+    rows = {*ours.thresholds, *(method.name for method in methods)}
+    scored = [replace(one, scores={n: s for n, s in one.scores.items() if n in rows}) for one in scored]
+    report = _report(recipe.task.name, task, data, split, ours, methods, scored)
     if output is not None:
         with _written(output):
             _write(output, report, scored, ours, methods)
@@ -129,6 +139,7 @@ def score_documents(
 def _through_engine(
     task: ResolvedTask,
     pages: Sequence[LabelledPage],
+    ink_is_high: bool,
     scratch: Path,
     device: str,
     emit: Listener,
@@ -137,14 +148,14 @@ def _through_engine(
     """Predicts every page and keeps its 8-bit probabilities in `scratch`; looks for the threshold of the best mean F."""
     network, shipped = task.network(), task.recipe.output.threshold
     thresholds = tuple(sorted({*_THRESHOLDS, shipped}))
-    f_by_page = []
+    f_by_page, in_colour = [], task.recipe.input.channels == 3
     for i, page in enumerate(pages):
-        with OnePage(page.pair.image, page.i_page) as source:
+        with OnePage(page.pair.image, page.i_page, in_colour=in_colour) as source:
             path = scratch / f"{i}.ome.zarr"
             found = predicted_volume(source, task, network, path, device, emit, should_stop)[0]
         levels = np.rint(found * 255).astype(np.uint8)
         np.save(scratch / f"{i}.npy", levels)
-        f_by_page.append(_f_at(levels, read_truth(page), thresholds))
+        f_by_page.append(_f_at(levels, read_truth(page, ink_is_high), thresholds))
     means = np.mean(f_by_page, axis=0)
     best = max(zip(means, thresholds, strict=True), key=lambda pair: (pair[0], -abs(pair[1] - 0.5)))[1]
 
@@ -157,9 +168,7 @@ def _through_engine(
 
 def _from_files(paths: Mapping[str, Path], folder: Path) -> _Ours:
     def read(i: int, page: LabelledPage, threshold: float | None) -> Mask:
-        with OnePage(page.pair.image, page.i_page) as source:
-            size = source.info.images[0].shape[-2:]
-        return read_ink(paths[page.name], page.i_page, size, "the prediction", page.name)
+        return read_predicted(paths[page.name], page)
 
     return _Ours({OURS: None}, read, f"the files in {folder}")
 
@@ -181,15 +190,29 @@ def _f_at(levels: npt.NDArray[np.uint8], truth: Mask, thresholds: Sequence[float
     return found
 
 
-def _score(i: int, page: LabelledPage, ours: _Ours, methods: Sequence[Baseline], output: Path | None) -> _Scored:
-    picture, truth = read_page(page), read_truth(page)
+def _score(
+    i: int,
+    page: LabelledPage,
+    ink_is_high: bool,
+    ours: _Ours,
+    methods: list[Baseline],
+    output: Path | None,
+    emit: Listener,
+) -> _Scored:
+    """Scores a page by all methods; takes those out of `methods` that cannot bear it."""
+    picture, truth = read_page(page), read_truth(page, ink_is_high)
     grey = luminance(picture)
     weights = pseudo_weights(truth)
     inks = {name: ours.read(i, page, threshold) for name, threshold in ours.thresholds.items()}
     scores = {name: score_page(ink, truth, weights=weights) for name, ink in inks.items()}
     first: Mask | None = None
-    for method in methods:
-        ink = method.find(grey)
+    for method in tuple(methods):
+        try:
+            ink = method.find(grey)
+        except MethodCrashedError:
+            methods.remove(method)
+            emit(Note(f"{method.name} ({method.parameters}) crashes on {page.name}: it is left out", "warning"))
+            continue
         first = ink if first is None else first
         scores[method.name] = score_page(ink, truth, weights=weights)
     shown = None
@@ -203,22 +226,26 @@ def _score(i: int, page: LabelledPage, ours: _Ours, methods: Sequence[Baseline],
 
 
 def _report(
-    task: ResolvedTask, data: Path, split: str, ours: _Ours, methods: Sequence[Baseline], scored: Sequence[_Scored]
-) -> BenchmarkReport:
+    name_of_task: str, task: ResolvedTask | None, data: Path, split: str, ours: _Ours, methods: Sequence[Baseline],
+    scored: Sequence[_Scored],
+) -> BenchmarkReport:  # fmt: skip
     names = list(scored[0].scores)
-    mean = {name: _mean([one.scores[name] for one in scored]) for name in names}
+    mean = _means(scored)
+    num_perfect = {name: sum(math.isinf(one.scores[name].psnr) for one in scored) for name in names}
     values = {
-        "task": task.name, "weights_sha256": task.weights_sha256, "data": str(data), "split": split,
+        "task": name_of_task, "weights_sha256": task.weights_sha256 if task else "", "data": str(data), "split": split,
         "planes": [one.page.name for one in scored], "num_planes": len(scored), "kind": "document",
         "ours": ours.source, "thresholds": dict(ours.thresholds),
-        "mean": {name: _plain(mean[name]) for name in names},
+        "mean": {name: _plain(mean[name]) for name in names}, "num_perfect": num_perfect,
         "methods": {method.name: method.parameters for method in methods},
         "pages": [
             {"page": one.page.name, "scores": {name: _plain(one.scores[name]) for name in names}} for one in scored
         ],
     }  # fmt: skip
-    head = f"{task.name} on {len(scored)} pages of {data} ({split}), {ours.source}"
-    return BenchmarkReport("accuracy", values, (head, *_lines(mean, ours, scored)))
+    head = f"{name_of_task} on {len(scored)} pages of {data} ({split}), {ours.source}"
+    perfect = [f"{name} {num}" for name, num in num_perfect.items() if num]
+    note = f"pages without a wrong pixel, left out of the mean PSNR: {', '.join(perfect)}"
+    return BenchmarkReport("accuracy", values, (head, *_lines(mean, ours, scored), *([note] if perfect else [])))
 
 
 def _lines(mean: Mapping[str, DocumentScores], ours: _Ours, scored: Sequence[_Scored]) -> Iterator[str]:
@@ -236,8 +263,9 @@ def _line(name: str, scores: DocumentScores, width: int) -> str:
     return f"{name:<{width}} {scores.f:>7.2f} {scores.pseudo_f:>9.2f} {scores.psnr:>7.2f} {scores.drd:>7.2f}"
 
 
-def _mean(scores: Sequence[DocumentScores]) -> DocumentScores:
-    return DocumentScores(*(float(np.mean([getattr(one, name) for one in scores])) for name in _SCORES))
+def _means(scored: Sequence[_Scored]) -> dict[str, DocumentScores]:
+    """By method."""
+    return {name: mean_scores([one.scores[name] for one in scored]) for name in scored[0].scores}
 
 
 def _plain(scores: DocumentScores) -> dict[str, float | None]:
@@ -255,7 +283,7 @@ def _write(
     output: Path, report: BenchmarkReport, scored: Sequence[_Scored], ours: _Ours, methods: Sequence[Baseline]
 ) -> None:
     output.mkdir(parents=True, exist_ok=True)
-    mean = {name: _mean([one.scores[name] for one in scored]) for name in scored[0].scores}
+    mean = _means(scored)
     with (output / "accuracy.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["page", "method", "threshold", *_SCORES])

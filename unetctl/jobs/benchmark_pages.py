@@ -11,11 +11,13 @@ import numpy.typing as npt
 
 from unetctl.errors import InputError
 from unetctl.geometry.box import Box
+from unetctl.jobs.pages.views import coloured
 from unetctl.sources.base import SourceInfo
+from unetctl.sources.files import RUN_SUFFIX
 from unetctl.sources.pages import PageSource, open_pages
 from unetctl.training.pairs import Pair
 from unetctl.training.splits import Selection
-from unetctl.training.truth import two_sides
+from unetctl.training.truth import TwoSides, two_sides
 
 Pixels = npt.NDArray[Any]
 Grey = npt.NDArray[np.uint8]
@@ -47,12 +49,13 @@ class OnePage:
     Args:
         path: of a picture, a TIFF or a PDF.
         i_page: from 0.
+        in_colour: show a grey page as one of three equal colours, as predict does for networks that take colour.
 
     Raises:
         InputError: if the file cannot be read or has fewer pages.
     """
 
-    def __init__(self, path: Path, i_page: int) -> None:
+    def __init__(self, path: Path, i_page: int, *, in_colour: bool = False) -> None:
         self._inner: PageSource = open_pages(str(path))
         if i_page >= len(self._inner.images):
             num = len(self._inner.images)
@@ -63,7 +66,10 @@ class OnePage:
         self._i_page = i_page
         info = self._inner.info
         identity = {**info.identity, "page": i_page}
-        self._info = SourceInfo(info.uri, info.format, (info.images[i_page],), identity)
+        stored = info.images[i_page]
+        image = coloured(stored) if in_colour else stored
+        self._is_coloured = image.axes != stored.axes
+        self._info = SourceInfo(info.uri, info.format, (image,), identity)
 
     def __enter__(self) -> "OnePage":
         return self
@@ -80,7 +86,10 @@ class OnePage:
 
     def read(self, i_image: int, box: Box) -> Pixels:
         """See `Source.read`."""
-        return self._inner.read(self._i_page, box)
+        if not self._is_coloured:
+            return self._inner.read(self._i_page, box)
+        plane = self._inner.read(self._i_page, Box(box.start[1:], box.stop[1:]))
+        return np.repeat(plane[np.newaxis], box.shape[0], axis=0)
 
     def whole(self) -> Grey:
         """(y, x) or (y, x, 3) uint8: the page; 16 bits are shortened to 8."""
@@ -130,94 +139,131 @@ def read_page(page: LabelledPage) -> Grey:
         return source.whole()
 
 
-def read_truth(page: LabelledPage) -> Mask:
-    """(y, x), True on ink: the darker of the two values.
+def read_truth(page: LabelledPage, ink_is_high: bool) -> Mask:
+    """(y, x), True on ink.
+
+    Args:
+        page: whose truth is read.
+        ink_is_high: see `unetctl.jobs.benchmark_truth.is_ink_high`.
+
+    Raises:
+        InputError: see `read_sides`.
+    """
+    sides = read_sides(page)
+    return sides.is_high if ink_is_high else ~sides.is_high
+
+
+def read_sides(page: LabelledPage) -> TwoSides:
+    """The two values of a page's ground truth.
 
     Raises:
         InputError: if the file cannot be read, is not two-valued, or has another size than the page.
     """
-    with OnePage(page.pair.image, page.i_page) as source:
-        size = source.info.images[0].shape[-2:]
-    return read_ink(page.pair.labels, page.i_page, size, "its ground truth", page.name)
+    return _two_sides(page.pair.labels, page, "its ground truth", "")
 
 
-def read_ink(path: Path, i_page: int, size: tuple[int, ...], what: str, name: str) -> Mask:
-    """(y, x), True on ink, of a two-valued file: black, or the darker of the two values.
+def read_predicted(path: Path, page: LabelledPage) -> Mask:
+    """(y, x), True on ink, of the two-valued file that was predicted for a page: black, or the darker of the two values.
 
     Raises:
-        InputError: if the file cannot be read, is not two-valued, or has another size than `size`.
+        InputError: if the file cannot be read, is not two-valued, or has another size than the page.
     """
-    with OnePage(path, i_page) as source:
+    return ~_two_sides(path, page, "the prediction", "predict with --keep mask, which writes 1-bit pages").is_high
+
+
+def _two_sides(path: Path, page: LabelledPage, what: str, hint: str) -> TwoSides:
+    with OnePage(page.pair.image, page.i_page) as source:
+        size = source.info.images[0].shape[-2:]
+    with OnePage(path, page.i_page) as source:
         values = luminance(source.whole())
-    if values.shape != tuple(size):
+    if values.shape != size:
         told = ["x".join(map(str, shape)) for shape in (values.shape, size)]
         raise InputError(
-            f"{path}: {what} has {told[0]} pixels (rows x columns), the page {name} {told[1]}", "equal sizes"
+            f"{path}: {what} has {told[0]} pixels (rows x columns), the page {page.name} {told[1]}", "equal sizes"
         )
     try:
-        return ~two_sides(values, str(path)).is_high
+        return two_sides(values, str(path))
     except InputError as error:
         raise InputError(
-            f"{path}: {what} is not two-valued ({error.seen})",
-            "0 for ink and another value for paper",
-            "give 1-bit pages" if what != "its ground truth" else "",
+            f"{path}: {what} is not two-valued ({error.seen})", "one value for ink and another for paper", hint
         ) from error
 
 
 def match_predicted(pages: Sequence[LabelledPage], data: Path, folder: Path, task: str) -> dict[str, Path]:
     """Which file of a predicted tree belongs to which page: by relative paths, whose endings must agree.
 
-    ``OUT/2016/H01.tif``, ``OUT/H01-TASK.png`` and ``OUT/2016/images/H01.tif`` all belong to ``2016/images/H01.png``, the
-    second only if no other page is called H01.
+    ``OUT/2016/H01.tif``, ``OUT/H01-TASK.png``, ``OUT/H01.jpg.tif`` and ``OUT/2016/images/H01.tif`` all belong to
+    ``2016/images/H01.jpg``; where there are several, the one with the most folders in common, and the plainest name.
 
     Args:
         pages: with ground truth.
         data: the folder that they were found in.
         folder: of predicted files.
-        task: ending of names, after a hyphen, that is no part of them.
+        task: ending of names, after a hyphen, that may be no part of them.
 
     Returns:
         Paths by the pages' names.
 
     Raises:
-        InputError: if the folder is missing, or a page has no file or several.
+        InputError: if the folder is missing, or a page has no file or several, or several pages have one.
     """
     if not folder.is_dir():
         raise InputError(f"{folder} is no folder", "the folder that predict wrote its pages to")
-    files: list[tuple[tuple[str, ...], Path]] = []
-    for path in sorted(folder.rglob("*")):
-        relative = PurePosixPath(path.relative_to(folder).as_posix())
-        is_hidden = any(part.startswith(".") or part.endswith(".run") for part in relative.parts)
-        if path.suffix.lower() in _SUFFIXES and path.is_file() and not is_hidden:
-            stem = relative.name.removesuffix(relative.suffix)
-            stem = stem.removesuffix(".ome").removesuffix(f"-{task}")
-            files.append(((*relative.parts[:-1], stem), path))
+    files = _files_by_name(folder, task)
     found: dict[str, Path] = {}
     missing: list[str] = []
     several: list[str] = []
-    owners: dict[Path, list[str]] = {}
+    owners: dict[Path, dict[Path, None]] = {}
     for page in pages:
-        relative = PurePosixPath(page.pair.image.relative_to(data).as_posix())
-        keys = {(*relative.parts[:-1], stem) for stem in (relative.stem, relative.name)}
-        keys |= {tuple(page.pair.name.split("/"))}
-        fits = [path for parts, path in files if any(_ends_alike(parts, key) for key in keys)]
+        fits = _fitting(page, data, files)
         if len(fits) == 1:
             found[page.name] = fits[0]
-            owners.setdefault(fits[0], []).append(str(page.pair.image))
+            owners.setdefault(fits[0], {})[page.pair.image] = None
         else:
             (several if fits else missing).append(page.name)
-    several += [name for names in owners.values() if len(set(names)) > 1 for name in sorted(set(names))]
+    several += [str(image) for images in owners.values() if len(images) > 1 for image in images]
     for names, words in ((missing, "no file"), (several, "no single file")):
         if names:
             shown = ", ".join(names[:5]) + (" ..." if len(names) > 5 else "")
             raise InputError(
                 f"{len(names)} of {len(pages)} pages have {words} in {folder}: {shown}",
                 "one each, under the names and folders of the pages",
-                "predict the same folder as --data names",
+                "predict the same folder as --data names, with --recursive if it has folders",
             )
     return found
 
 
-def _ends_alike(a: tuple[str, ...], b: tuple[str, ...]) -> bool:
-    num = min(len(a), len(b))
-    return a[-num:] == b[-num:]
+#: Files by what they may be called without endings: their folders, and how much of the name was taken off.
+_Files = dict[str, list[tuple[tuple[str, ...], int, Path]]]
+
+
+def _files_by_name(folder: Path, task: str) -> _Files:
+    files: _Files = {}
+    for path in sorted(folder.rglob("*")):
+        relative = PurePosixPath(path.relative_to(folder).as_posix())
+        is_hidden = any(part.startswith(".") or part.endswith(RUN_SUFFIX) for part in relative.parts)
+        if path.suffix.lower() not in _SUFFIXES or is_hidden or not path.is_file():
+            continue
+        stem = relative.stem
+        bare = stem.removesuffix(".ome")
+        for taken, name in enumerate(
+            dict.fromkeys((stem, bare, stem.removesuffix(f"-{task}"), bare.removesuffix(f"-{task}")))
+        ):
+            files.setdefault(name, []).append((relative.parts[:-1], taken, path))
+    return files
+
+
+def _fitting(page: LabelledPage, data: Path, files: _Files) -> list[Path]:
+    """The files that may be a page's, none better than the others."""
+    relative = PurePosixPath(page.pair.image.relative_to(data).as_posix())
+    keys = {(relative.parts[:-1], name) for name in (relative.stem, relative.name)}
+    *folders, name = page.pair.name.split("/")  # folders as "images" are no part of it
+    keys.add((tuple(folders), name))
+    ranked: dict[Path, tuple[int, int]] = {}
+    for key_folders, name in keys:
+        for file_folders, taken, path in files.get(name, ()):
+            num = min(len(key_folders), len(file_folders))
+            if key_folders[len(key_folders) - num :] == file_folders[len(file_folders) - num :]:
+                ranked[path] = max(ranked.get(path, (0, -9)), (num, -taken))
+    best = max(ranked.values(), default=None)
+    return [path for path, rank in ranked.items() if rank == best]

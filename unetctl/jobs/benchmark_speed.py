@@ -6,7 +6,6 @@ Efficiency is the share of predict's time that the network's own forward passes 
 time. It is 1 if reading, mirroring, batching, cropping and writing hide behind the network altogether.
 """
 
-import contextlib
 import shutil
 import tempfile
 import time
@@ -18,23 +17,22 @@ from typing import Any
 
 import numpy as np
 import tifffile
-import torch
-from torch import Tensor
 
 from unetctl.errors import Stopped, UsageError
+from unetctl.jobs.benchmark_bare import BareNetwork, device_peak, reset_peaks
 from unetctl.jobs.benchmark_report import BenchmarkReport
+from unetctl.jobs.benchmark_speed_pages import measure_pages
+from unetctl.jobs.pages.job import are_pages
+from unetctl.jobs.pages.options import PageOptions
 from unetctl.jobs.predict import Prediction, PredictOptions, compute_blocks, plan_prediction
 from unetctl.jobs.tasks import ResolvedTask, resolve_task
-from unetctl.networks.build import for_inference
-from unetctl.networks.network import Network, TileFrame
-from unetctl.runtime.device import PRECISIONS, apply_compute
+from unetctl.networks.network import Network
+from unetctl.runtime.device import apply_compute
 from unetctl.runtime.events import Listener, StageEnded, StageProgress, StageStarted, nobody
-from unetctl.runtime.loop import LoopTimes, network_dims, tile_frame
+from unetctl.runtime.loop import LoopTimes, network_dims
 from unetctl.runtime.memory import format_size
-from unetctl.runtime.numerics import finish, restored
 from unetctl.runtime.report import peak_memory
 from unetctl.runtime.run_folder import RunFolder
-from unetctl.runtime.run_plan import RunPlan
 
 #: Share of a run's batches that the bare network computes for comparison.
 _BARE_SHARE = 0.5
@@ -126,6 +124,8 @@ def speed(
     batch: int | None = None,
     device: str = "auto",
     precision: str = "auto",
+    memory_bytes: int | None = None,
+    page_options: PageOptions | None = None,
     emit: Listener = nobody,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> BenchmarkReport:
@@ -133,7 +133,8 @@ def speed(
 
     Args:
         task: see `unetctl.jobs.tasks.resolve_task`.
-        input: a picture to measure with; None makes one.
+        input: a picture to measure with, or a folder of pages (see `unetctl.jobs.benchmark_speed_pages`); None makes a
+            picture.
         size: side of the made picture, pixels.
         pairs: how many runs of each.
         core: size per side of a core, pixels; None takes the planner's.
@@ -141,23 +142,32 @@ def speed(
         batch: tiles at once; None takes the planner's.
         device: see `unetctl.runtime.device.pick_device`.
         precision: see `unetctl.runtime.device.resolve`.
+        memory_bytes: see `PredictOptions`.
+        page_options: of predict; a folder is pages if they or the recipe say so.
         emit: hears about every pair.
         should_stop: asked between batches.
 
     Returns:
         A report with "task", "device", "precision", "num_threads", "picture" and "runs", one per core size (see
-        `SpeedRun.to_dict`), and "best_core", the core with the highest rate end to end.
+        `SpeedRun.to_dict`), and "best_core", the core with the highest rate end to end. Of pages see `measure_pages`.
 
     Raises:
-        UsageError: if a core is off the network's grid, or there are no pairs.
+        UsageError: if a core is off the network's grid, there are no pairs, or `core` comes with `cores`.
         InputError: if the input cannot be read or does not fit the network.
         Stopped: if asked to stop.
     """
     if pairs < 1:
         raise UsageError(f"--pairs {pairs}", "at least 1")
     if cores and core is not None:
-        raise UsageError("--core together with several cores", "one of them")
+        raise UsageError("--core together with --cores", "one of them")
     resolved = resolve_task(task)
+    pages = page_options or PageOptions()
+    is_folder = input is not None and (pages.as_pages is True or Path(input).is_dir())
+    if input is not None and is_folder and are_pages([input], resolved.recipe, None, pages):
+        options = PredictOptions(core=core, batch=batch, device=device, precision=precision, memory_bytes=memory_bytes)
+        return measure_pages(
+            input, resolved, options, pages, pairs=pairs, cores=cores, emit=emit, should_stop=should_stop
+        )
     network = resolved.network()
     wanted: Sequence[int | None] = list(cores) or [core]
     runs = []
@@ -167,8 +177,9 @@ def speed(
         emit(StageStarted("benchmark", len(wanted) * pairs, 0, "pair"))
         for i_run, one in enumerate(wanted):
             options = PredictOptions(
-                output=Path(folder) / "out.ome.zarr", core=one, batch=batch, device=device, precision=precision
-            )
+                output=Path(folder) / "out.ome.zarr", core=one, batch=batch, device=device, precision=precision,
+                memory_bytes=memory_bytes,
+            )  # fmt: skip
             prediction = plan_prediction(path, resolved, options, network)
             try:
                 told = _Told(emit, i_run * pairs)
@@ -207,12 +218,12 @@ def _measured(
     bare = BareNetwork(plan, network, apply_compute(plan.compute, prediction.options.device))
     bare.warm_up()
     found: list[Pair] = []
-    peak = device_peak = 0
+    peak = on_device = 0
     for _ in range(num_pairs):
-        _reset_peaks(bare.device)
+        reset_peaks(bare.device)
         times = _predicted(prediction, network, should_stop)
         peak = max(peak, peak_memory())
-        device_peak = max(device_peak, _device_peak(bare.device))
+        on_device = max(on_device, device_peak(bare.device))
         found.append(Pair(times.wall_s, bare.seconds(_BARE_SHARE, should_stop), times))
         told(found[-1], plan.num_pixels)
     dims = network_dims(plan)
@@ -226,7 +237,7 @@ def _measured(
         projection.host,
         peak,
         projection.device,
-        device_peak,
+        on_device,
     )
 
 
@@ -247,75 +258,6 @@ def _predicted(prediction: Prediction, network: Network, should_stop: Callable[[
     if not complete:
         raise Stopped("stopped while measuring", "", "run the same command again")
     return times
-
-
-class BareNetwork:
-    """The network of a plan on tiles that lie on its device already: scaled, computed, activated, nothing else.
-
-    Args:
-        plan: says tile shapes, batch, precision and what is kept.
-        network: float32.
-        device: of the plan's kind.
-    """
-
-    def __init__(self, plan: RunPlan, network: Network, device: torch.device) -> None:
-        self._plan, self.device = plan, device
-        self._dtype = PRECISIONS[plan.compute.precision]
-        self._network = for_inference(network, device, self._dtype)
-        self._activation = plan.typed_recipe().output.resolved_activation
-        self._channels = network.spec.in_channels
-        #: How many tiles there are of each shape and place of the core; one kind only unless borders are native.
-        self.kinds: dict[tuple[tuple[int, ...], TileFrame], int] = {}
-        dims = network_dims(plan)
-        for image in plan.images:
-            for index in range(len(image.tiles)):
-                for tile in image.tiles.tiles(image.tiles.block(index)):
-                    kind = (tile.read.shape[-dims:], tile_frame(tile, dims))
-                    self.kinds[kind] = self.kinds.get(kind, 0) + 1
-
-    def warm_up(self) -> None:
-        """Computes one batch of each kind: kernels are chosen and memory is fetched when first needed."""
-        for (shape, frame), _ in self.kinds.items():
-            self._forward(self._batch(shape), frame)
-        self._wait()
-
-    def seconds(self, share: float, should_stop: Callable[[], bool] = lambda: False) -> float:
-        """Seconds for all tiles of the plan, measured on a share of its batches, at least one of each kind.
-
-        Raises:
-            Stopped: if asked to stop.
-        """
-        total = 0.0
-        for (shape, frame), num_tiles in self.kinds.items():
-            batch = self._batch(shape)
-            self._wait()
-            num_batches = max(1, round(share * num_tiles / self._plan.batch))
-            begun = time.perf_counter()
-            for _ in range(num_batches):
-                if should_stop():
-                    raise Stopped("stopped while measuring", "", "run the same command again")
-                self._forward(batch, frame)
-            self._wait()
-            total += (time.perf_counter() - begun) / (num_batches * self._plan.batch) * num_tiles
-        return total
-
-    def _batch(self, shape: tuple[int, ...]) -> Tensor:
-        generator = torch.Generator().manual_seed(0)
-        size = (self._plan.batch, self._channels, *shape)
-        return torch.randint(0, 256, size, generator=generator, dtype=torch.uint8).to(self.device)
-
-    @torch.inference_mode()
-    def _forward(self, batch: Tensor, frame: TileFrame) -> Tensor:
-        x = batch.to(torch.float64 if self._dtype == torch.float64 else torch.float32)
-        x = x.sub_(128.0).mul_(1 / 64).to(self._network.input_dtype)
-        x = x.to(memory_format=torch.channels_last if x.ndim == 4 else torch.channels_last_3d)
-        if self._plan.keep == "image" and (image := self._network.final(x, frame).image) is not None:
-            return restored(image, x.new_tensor(128.0), x.new_tensor(1 / 64), self._plan.images[0].output.dtype)
-        return finish(self._network(x, frame), self._plan.keep, self._activation, self._plan.threshold)
-
-    def _wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
 
 
 def made_picture(folder: Path, task: ResolvedTask, size: int) -> Path:
@@ -350,17 +292,6 @@ def _planes(shape: tuple[int, ...]) -> Iterator[np.ndarray[Any, np.dtype[np.uint
         coarse = rng.integers(60, 200, (_TIFF_TILE // 16, _TIFF_TILE // 16))
         noise = rng.integers(-20, 21, (_TIFF_TILE, _TIFF_TILE))
         yield (np.kron(coarse, np.ones((16, 16), int)) + noise).astype(np.uint8)
-
-
-def _reset_peaks(device: torch.device) -> None:
-    with contextlib.suppress(OSError):  # only Linux has it: elsewhere the peak is that of the whole process
-        Path("/proc/self/clear_refs").write_text("5")
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-
-
-def _device_peak(device: torch.device) -> int:
-    return int(torch.cuda.max_memory_allocated(device)) if device.type == "cuda" else 0
 
 
 def _lines(values: dict[str, Any], runs: Sequence[SpeedRun], best: SpeedRun) -> Iterator[str]:

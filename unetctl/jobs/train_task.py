@@ -63,6 +63,10 @@ def task_for(data: Path, begun: Path | None = None, emit: Listener = nobody, exc
         reason = misfit(load_recipe(names[0]), found)
         if not reason:
             emit(Note(f"task {names[0]}: the folder's name says so, and the data fit", "info"))
+            decision = decide(found)
+            other = _TASK_OF.get(decision.kind, names[0])
+            if other != names[0] and other in shipped_recipes():
+                emit(Note(f"the data look like {decision}: --task {other} is made for these", "warning"))
             return names[0]
         emit(Note(f"the folder's name says {names[0]}, but {reason}: the data decide", "warning"))
     return _by_data(decide(found), found, data, emit)

@@ -9,7 +9,8 @@ without any block of both colours counts as one block for DRD, so that a blank p
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,7 @@ class DocumentScores:
     Attributes:
         f: F-measure, percent, 0..100.
         pseudo_f: pseudo F-measure, percent, 0..100.
-        psnr: decibels, infinite for equal pages.
+        psnr: decibels, infinite for equal pages; of means over the pages that are not.
         drd: distance reciprocal distortion, at least 0.
         precision, recall, pseudo_precision, pseudo_recall: percent, 0..100.
     """
@@ -70,6 +71,23 @@ def score_page(predicted_ink: Mask, true_ink: Mask, *, weights: PseudoWeights | 
         pseudo_precision,
         pseudo_recall,
     )
+
+
+def mean_scores(scores: Sequence[DocumentScores]) -> DocumentScores:
+    """The mean of each score over pages.
+
+    The PSNR is averaged over the pages where it is finite: a single perfect one would hide all others. It is infinite if
+    every page is perfect.
+
+    Args:
+        scores: of at least one page.
+    """
+    means = []
+    for field in fields(DocumentScores):
+        values = [getattr(one, field.name) for one in scores]
+        finite = [value for value in values if math.isfinite(value)]
+        means.append(math.fsum(finite) / len(finite) if finite else math.inf)
+    return DocumentScores(*means)
 
 
 def f_measure(predicted_ink: Mask, true_ink: Mask) -> float:
