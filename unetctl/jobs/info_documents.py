@@ -19,6 +19,8 @@ from unetctl.sources.pages import PageOrigin, open_pages
 
 #: So many different pages of a file are listed; what is alike and in a row counts once.
 _LISTED = 6
+#: Longer rows of alike planes are a stack unless they have a resolution.
+_LONG_STACK = 256
 #: TIFF files that are what scanners write; those of microscopes name their kind.
 _PLAIN_TIFFS = ("TIFF", "BigTIFF")
 
@@ -42,7 +44,7 @@ def describe_document(path: str) -> FileDescription | None:
         kind = sniff(path)
         if kind == "tiff":
             volume = _as_volume(path)
-            if volume is None:
+            if volume is None or _is_long_stack(volume):
                 return None
         elif kind != "raster":
             return None
@@ -75,6 +77,11 @@ def _as_volume(path: str) -> tuple[ImageInfo, ...] | None:
         source.close()
     is_measured = any(size is not None for image in info.images for size in image.spacing_um)
     return None if is_measured or info.format not in _PLAIN_TIFFS else info.images
+
+
+def _is_long_stack(images: Sequence[ImageInfo]) -> bool:
+    """True if so many alike planes without a resolution lie in a TIFF that looking at each would take long."""
+    return len(images) == 1 and images[0].size_of("z") > _LONG_STACK and images[0].dpi is None and not images[0].is_rgb
 
 
 def _described(
