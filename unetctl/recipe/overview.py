@@ -47,7 +47,7 @@ def _output(recipe: Recipe) -> str:
     out = recipe.output
     what = {
         "probability": "probability of",
-        "mask": f"mask (probability from {out.threshold:g}) of",
+        "mask": "mask of",
         "classes": "number of the class,",
         "logits": "logits of",
         "image": "the image, cleaned, around",
