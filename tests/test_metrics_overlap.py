@@ -1,5 +1,7 @@
 """Overlap of masks: the four counts and what derives from them."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,7 +10,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from unetctl.errors import InputError
 from unetctl.metrics import overlap
-from unetctl.metrics.overlap import Overlap, count_overlap
+from unetctl.metrics.overlap import Overlap, count_overlap, count_overlaps
 
 few = settings(max_examples=50, deadline=None)
 SHAPES = array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=6)
@@ -86,3 +88,15 @@ def test_refuses_what_is_no_pair_of_masks():
         count_overlap(mask.T, mask)
     with pytest.raises(InputError, match="ignore mask has shape"):
         count_overlap(mask, mask, ignore=mask.T)
+
+
+@given(seed=st.integers(0, 99), dtype=st.sampled_from([np.float32, np.float64]), is_partly_known=st.booleans())
+def test_counts_at_several_thresholds_are_those_at_each(
+    seed: int, dtype: type[np.floating[Any]], is_partly_known: bool
+):
+    rng = np.random.default_rng(seed)
+    thresholds = [0.0, 0.1, 0.35, 0.5, 0.95, 1.0]
+    probability = rng.choice([*thresholds, *rng.random(6)], (7, 9)).astype(dtype)  # many lie on a threshold
+    labels, ignore = rng.random((7, 9)) < 0.4, rng.random((7, 9)) < 0.3 if is_partly_known else None
+    told = count_overlaps(probability, labels, thresholds, ignore=ignore)
+    assert told == [count_overlap(probability >= dtype(t), labels, ignore=ignore) for t in thresholds]

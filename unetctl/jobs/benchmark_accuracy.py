@@ -162,7 +162,7 @@ def kind_of(recipe: Recipe) -> str:
     """How answers of a task are scored: "membranes", "document", "binary" or "classes"."""
     if recipe.output.num_channels > 1:
         return "classes"
-    if tuple(recipe.output.classes) == ("ink",):
+    if recipe.output.is_ink:
         return "document"
     is_cells = recipe.loss.border or recipe.train.select in ("v_rand", "v_info", "adapted_rand_error", "pixel_error")
     return "membranes" if is_cells else "binary"

@@ -21,7 +21,7 @@ from unetctl.jobs.benchmark_baselines import Baseline, baselines
 from unetctl.jobs.benchmark_doxa import MethodCrashedError
 from unetctl.jobs.benchmark_pages import (
     LabelledPage,
-    OnePage,
+    OpenedPage,
     luminance,
     match_predicted,
     pages_of,
@@ -150,7 +150,7 @@ def _through_engine(
     thresholds = tuple(sorted({*_THRESHOLDS, shipped}))
     f_by_page, in_colour = [], task.recipe.input.channels == 3
     for i, page in enumerate(pages):
-        with OnePage(page.pair.image, page.i_page, in_colour=in_colour) as source:
+        with OpenedPage(page.pair.image, page.i_page, in_colour=in_colour) as source:
             path = scratch / f"{i}.ome.zarr"
             found = predicted_volume(source, task, network, path, device, emit, should_stop)[0]
         levels = np.rint(found * 255).astype(np.uint8)

@@ -11,10 +11,10 @@ import numpy.typing as npt
 
 from unetctl.errors import InputError
 from unetctl.geometry.box import Box
-from unetctl.jobs.pages.views import coloured
-from unetctl.sources.base import SourceInfo
+from unetctl.jobs.pages.views import OnePage, coloured
+from unetctl.runtime.numerics import LUMINANCE
 from unetctl.sources.files import RUN_SUFFIX
-from unetctl.sources.pages import PageSource, open_pages
+from unetctl.sources.pages import open_pages
 from unetctl.training.pairs import Pair
 from unetctl.training.splits import Selection
 from unetctl.training.truth import TwoSides, two_sides
@@ -23,8 +23,6 @@ Pixels = npt.NDArray[Any]
 Grey = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
 
-#: BT.601, of red, green and blue.
-_LUMINANCE = (0.299, 0.587, 0.114)
 _SUFFIXES = (".tif", ".tiff", ".png", ".pdf", ".bmp")
 
 
@@ -43,8 +41,8 @@ class LabelledPage:
     i_page: int
 
 
-class OnePage:
-    """A source that shows one page of a file as all there is, held as a context.
+class OpenedPage(OnePage):
+    """One page of a file as a source of its own, held as a context.
 
     Args:
         path: of a picture, a TIFF or a PDF.
@@ -56,22 +54,22 @@ class OnePage:
     """
 
     def __init__(self, path: Path, i_page: int, *, in_colour: bool = False) -> None:
-        self._inner: PageSource = open_pages(str(path))
-        if i_page >= len(self._inner.images):
-            num = len(self._inner.images)
-            self._inner.close()
-            raise InputError(
-                f"{path} has {num} pages", f"at least {i_page + 1}", "give pictures and labels page for page"
-            )
-        self._i_page = i_page
-        info = self._inner.info
-        identity = {**info.identity, "page": i_page}
-        stored = info.images[i_page]
-        image = coloured(stored) if in_colour else stored
-        self._is_coloured = image.axes != stored.axes
-        self._info = SourceInfo(info.uri, info.format, (image,), identity)
+        pages = open_pages(str(path))
+        try:
+            told = pages.info
+            if i_page >= len(told.images):
+                raise InputError(
+                    f"{path} has {len(told.images)} pages",
+                    f"at least {i_page + 1}",
+                    "give pictures and labels page for page",
+                )
+            stored = told.images[i_page]
+            super().__init__(pages, i_page, coloured(stored) if in_colour else stored, told.identity, pages.close)
+        except BaseException:
+            pages.close()
+            raise
 
-    def __enter__(self) -> "OnePage":
+    def __enter__(self) -> "OpenedPage":
         return self
 
     def __exit__(
@@ -79,29 +77,13 @@ class OnePage:
     ) -> None:
         self.close()
 
-    @property
-    def info(self) -> SourceInfo:
-        """See `Source.info`."""
-        return self._info
-
-    def read(self, i_image: int, box: Box) -> Pixels:
-        """See `Source.read`."""
-        if not self._is_coloured:
-            return self._inner.read(self._i_page, box)
-        plane = self._inner.read(self._i_page, Box(box.start[1:], box.stop[1:]))
-        return np.repeat(plane[np.newaxis], box.shape[0], axis=0)
-
     def whole(self) -> Grey:
         """(y, x) or (y, x, 3) uint8: the page; 16 bits are shortened to 8."""
-        pixels = self.read(0, Box.whole(self._info.images[0].shape))
+        pixels: Pixels = self.read(0, Box.whole(self.info.images[0].shape))
         if pixels.dtype != np.uint8:
             pixels = np.rint(pixels / (np.iinfo(pixels.dtype).max / 255))
         pixels = pixels.astype(np.uint8)
         return pixels if pixels.ndim == 2 else np.ascontiguousarray(np.moveaxis(pixels, 0, -1))
-
-    def close(self) -> None:
-        """See `Source.close`."""
-        self._inner.close()
 
 
 def luminance(picture: Grey) -> Grey:
@@ -109,7 +91,7 @@ def luminance(picture: Grey) -> Grey:
     if picture.ndim == 2:
         return picture
     # In whole numbers: sums of rounded fractions would now and then fall on the other side of a half.
-    weights = np.asarray([round(1000 * w) for w in _LUMINANCE], np.uint32)
+    weights = np.asarray([round(1000 * w) for w in LUMINANCE], np.uint32)
     thousandths = (picture * weights).sum(-1, dtype=np.uint32)
     rounded: Grey = ((thousandths + 500) // 1000).astype(np.uint8)
     return rounded
@@ -135,7 +117,7 @@ def pages_of(selections: Sequence[Selection]) -> list[LabelledPage]:
 
 def read_page(page: LabelledPage) -> Grey:
     """(y, x) or (y, x, 3) uint8."""
-    with OnePage(page.pair.image, page.i_page) as source:
+    with OpenedPage(page.pair.image, page.i_page) as source:
         return source.whole()
 
 
@@ -172,9 +154,9 @@ def read_predicted(path: Path, page: LabelledPage) -> Mask:
 
 
 def _two_sides(path: Path, page: LabelledPage, what: str, hint: str) -> TwoSides:
-    with OnePage(page.pair.image, page.i_page) as source:
+    with OpenedPage(page.pair.image, page.i_page) as source:
         size = source.info.images[0].shape[-2:]
-    with OnePage(path, page.i_page) as source:
+    with OpenedPage(path, page.i_page) as source:
         values = luminance(source.whole())
     if values.shape != size:
         told = ["x".join(map(str, shape)) for shape in (values.shape, size)]

@@ -8,11 +8,12 @@ Empty masks: where both are empty, nothing was to be found and nothing was claim
 Where only one of the two masks is empty, IoU, Dice, precision, recall and F are all 0.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from unetctl.metrics.checks import Mask, require_mask, require_same_shape
+from unetctl.metrics.checks import Mask, Probability, require_mask, require_probability, require_same_shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,36 @@ def count_overlap(prediction: Mask, labels: Mask, *, ignore: Mask | None = None)
         num_labelled - num_both,
         labels.size - num_predicted - num_labelled + num_both,
     )
+
+
+def count_overlaps(
+    probability: Probability, labels: Mask, thresholds: Sequence[float], *, ignore: Mask | None = None
+) -> list[Overlap]:
+    """`count_overlap` of ``probability >= threshold`` for several thresholds, going through the pixels once.
+
+    Args:
+        probability: of the class, float, 0..1, any shape.
+        labels: the class as labelled, boolean, same shape.
+        thresholds: rising.
+        ignore: True where a pixel shall not count, same shape.
+
+    Raises:
+        InputError: a value is no probability, an array is not boolean, or the shapes differ.
+    """
+    require_probability(probability)
+    require_mask("the labels' mask", labels)
+    require_same_shape("the probability", probability, "labels", labels)
+    if ignore is not None:
+        require_mask("the ignore mask", ignore)
+        require_same_shape("the ignore mask", ignore, "labels", labels)
+        probability, labels = probability[~ignore], labels[~ignore]
+    # How many thresholds a pixel reaches; compared in its own precision, as `>=` does.
+    reached = np.searchsorted(np.asarray(thresholds, probability.dtype), probability.ravel(), side="right")
+    size = len(thresholds) + 1
+    counts = [np.bincount(reached[chosen], minlength=size) for chosen in (labels.ravel(), ~labels.ravel())]
+    above = [np.cumsum(count[::-1])[::-1][1:] for count in counts]
+    num_true, num_false = (int(count.sum()) for count in counts)
+    return [Overlap(int(tp), int(fp), num_true - int(tp), num_false - int(fp)) for tp, fp in zip(*above, strict=True)]
 
 
 def iou(prediction: Mask, labels: Mask, *, ignore: Mask | None = None) -> float:

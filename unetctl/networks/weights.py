@@ -78,6 +78,11 @@ class WeightsHeader:
         return json.dumps({"version": HEADER_VERSION, **asdict(self)}, sort_keys=True)
 
 
+def stored_dtype(name: str) -> torch.dtype:
+    """The type in which a weights file keeps a floating-point tensor of a network: float32 for norms, else float16."""
+    return torch.float32 if ".norm." in name else torch.float16
+
+
 def save_weights(path: Path, network: Network, header: WeightsHeader) -> None:
     """Writes the weights to a temporary name beside `path`, flushes them to disk, renames.
 
@@ -88,8 +93,7 @@ def save_weights(path: Path, network: Network, header: WeightsHeader) -> None:
     for name, value in network.state_dict().items():
         if name.endswith("num_batches_tracked"):
             continue
-        is_statistic = ".norm." in name
-        tensors[name] = value.detach().to("cpu", torch.float32 if is_statistic else torch.float16).contiguous()
+        tensors[name] = value.detach().to("cpu", stored_dtype(name)).contiguous()
     content = save(tensors, {HEADER_KEY: header.to_json()})
     temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:

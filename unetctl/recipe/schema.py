@@ -198,6 +198,11 @@ class Output(Section):
         return max(1, len(self.classes))
 
     @property
+    def is_ink(self) -> bool:
+        """True if the foreground is the writing of a document: black on white in masks, scored as the DIBCO contests do."""
+        return self.classes == ("ink",)
+
+    @property
     def resolved_activation(self) -> Literal["sigmoid", "softmax", "none"]:
         """The activation with "auto" decided."""
         if self.activation != "auto":

@@ -14,8 +14,9 @@ from unetctl.errors import Stopped
 from unetctl.geometry.mirror import read_mirrored
 from unetctl.geometry.plan import TilePlan, fitting_core
 from unetctl.metrics.boundary import mean_scores, score_thresholds
-from unetctl.metrics.overlap import Overlap, count_overlap
+from unetctl.metrics.overlap import Overlap, count_overlap, count_overlaps
 from unetctl.networks.network import Network
+from unetctl.networks.weights import stored_dtype
 from unetctl.recipe.schema import Recipe
 from unetctl.runtime.device import Compute
 from unetctl.runtime.engine import Engine, TileJob
@@ -75,15 +76,15 @@ def predict_plane(engine: Engine, network: Network, pixels: Pixels, should_stop:
 
 
 def as_stored(network: Network) -> Network:
-    """A copy with the numbers that a weights file keeps of it (`save_weights` in `unetctl.networks.weights`).
+    """A copy with the numbers that a weights file keeps of it.
 
     What is validated must be what is used later: numbers that float16 does not hold become infinite here, too.
     """
     copied = copy.deepcopy(network)
     with torch.no_grad():
         for name, value in copied.state_dict().items():  # views: writing into them changes the copy
-            if value.is_floating_point() and ".norm." not in name:
-                value.copy_(value.half())
+            if value.is_floating_point():
+                value.copy_(value.to(stored_dtype(name)))
     return copied
 
 
@@ -157,9 +158,9 @@ def _binary_figures(planes: Sequence[Plane], outputs: Sequence[Pixels], recipe: 
         for name in _MEMBRANE_SCORES:
             figures[name] = float(getattr(chosen, name))
     elif select in _OVERLAPS:
-        overlaps = [_overlap(planes, outputs, threshold) for threshold in _THRESHOLDS]
+        overlaps = _overlaps(planes, outputs, _THRESHOLDS)
         threshold = _THRESHOLDS[steady_best([getattr(overlap, select) for overlap in overlaps], lowest=lowest)]
-    counts = _overlap(planes, outputs, threshold)
+    (counts,) = _overlaps(planes, outputs, (threshold,))
     figures |= {name: getattr(counts, name) for name in _OVERLAPS}
     return figures | {"threshold": threshold}
 
@@ -178,12 +179,13 @@ def steady_best(values: Sequence[float], *, lowest: bool = False) -> int:
     return 2 + int(averaged.argmin() if lowest else averaged.argmax())
 
 
-def _overlap(planes: Sequence[Plane], outputs: Sequence[Pixels], threshold: float) -> Overlap:
-    """Of all planes together."""
-    counts = Overlap(0, 0, 0, 0)
+def _overlaps(planes: Sequence[Plane], outputs: Sequence[Pixels], thresholds: Sequence[float]) -> list[Overlap]:
+    """Of all planes together, one a threshold."""
+    counts = [Overlap(0, 0, 0, 0)] * len(thresholds)
     for plane, logits in zip(planes, outputs, strict=True):
         ignore = None if plane.weights is None else plane.weights[0] == 0
-        counts += count_overlap(probability_of(logits[0]) >= threshold, plane.target[0] > 0, ignore=ignore)
+        found = count_overlaps(probability_of(logits[0]), plane.target[0] > 0, thresholds, ignore=ignore)
+        counts = [total + one for total, one in zip(counts, found, strict=True)]
     return counts
 
 

@@ -107,7 +107,7 @@ class PageRun:
 
     def _run(self, settings: PageSettings) -> list[RunReport]:
         self._settings = settings
-        self._style = PageStyle(settings.values["keep"], self.task.recipe.output.classes == ("ink",))
+        self._style = PageStyle(settings.values["keep"], self.task.recipe.output.is_ink)
         self._resolution = ResolutionCheck(self.task.recipe, self.options.scale or 1.0)
         files = self._share()
         with Ledger(self.pages.run, self.options.writer) as self._ledger:
