@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from unetctl.networks.spec import UNetSpec
+from unetctl.recipe.label_checks import LABEL_CHECKS
 from unetctl.recipe.problems import Problem
 from unetctl.recipe.split_entries import SPLIT_CHECKS
+from unetctl.recipe.training_checks import TRAINING_CHECKS, swap
 from unetctl.recipe.words import toml_value
 
 if TYPE_CHECKING:
@@ -83,7 +85,7 @@ def _spacing(r: "Recipe") -> Iterator[Problem]:
 def _dpi(r: "Recipe") -> Iterator[Problem]:
     pair = r.input.dpi
     if pair is not None and pair[0] > pair[1]:
-        yield Problem("input.dpi", toml_value(pair), "[lowest, highest]", _swap(*pair))
+        yield Problem("input.dpi", toml_value(pair), "[lowest, highest]", swap(*pair))
 
 
 def _percentiles(r: "Recipe") -> Iterator[Problem]:
@@ -96,7 +98,7 @@ def _percentiles(r: "Recipe") -> Iterator[Problem]:
 def _value_range(r: "Recipe") -> Iterator[Problem]:
     pair = r.normalise.value_range
     if pair is not None and pair[0] >= pair[1]:
-        yield Problem("normalise.value_range", toml_value(pair), "[lowest, highest]", _swap(*pair))
+        yield Problem("normalise.value_range", toml_value(pair), "[lowest, highest]", swap(*pair))
 
 
 def _value_range_used(r: "Recipe") -> Iterator[Problem]:
@@ -215,119 +217,6 @@ def _class_names(r: "Recipe") -> Iterator[Problem]:
         yield Problem("output.classes", f"{toml_value(double)} more than once", "different names")
 
 
-def _label_values(r: "Recipe") -> Iterator[Problem]:
-    values, ignore = r.labels.values, r.labels.ignore
-    double = sorted({v for v in values if values.count(v) > 1})
-    if double:
-        yield Problem("labels.values", f"{toml_value(double)} more than once", "each pixel value once")
-    if ignore is not None and ignore in values:
-        yield Problem("labels.ignore", f"{ignore}, which is one of values", "a pixel value of no class")
-
-
-def _label_foreground(r: "Recipe") -> Iterator[Problem]:
-    labels = r.labels
-    if labels.foreground == "values":
-        return
-    if labels.kind != "binary" or labels.values or labels.ignore is not None:
-        yield Problem(
-            "labels.foreground",
-            f'"{labels.foreground}" together with {_used_with(r)}',
-            'kind = "binary" with neither values nor ignore',
-            'foreground = "values" takes the pixel values as they are',
-        )
-
-
-def _used_with(r: "Recipe") -> str:
-    if r.labels.kind != "binary":
-        return f'kind = "{r.labels.kind}"'
-    name = "values" if r.labels.values else "ignore"
-    return f"{name} = {toml_value(getattr(r.labels, name))}"
-
-
-def _label_kind(r: "Recipe") -> Iterator[Problem]:
-    kind, num, num_values = r.labels.kind, r.output.num_channels, len(r.labels.values)
-    if kind == "classes" and num < 2:
-        yield Problem(
-            "labels.kind",
-            '"classes" with a single class in [output]',
-            "two names or more in classes of [output]",
-            'use kind = "binary" for foreground and background',
-        )
-    elif kind == "binary" and num > 2:
-        yield Problem("labels.kind", f'"binary" with {num} classes in [output]', '"classes"')
-    elif kind == "binary" and num_values == 1:
-        yield Problem(
-            "labels.values",
-            toml_value(r.labels.values),
-            "background values, then the foreground",
-            "for example [0, 255]",
-        )
-    elif kind == "classes" and num_values not in (0, num):
-        yield Problem(
-            "labels.values",
-            toml_value(r.labels.values),
-            f"{num} values, one for each of {toml_value(r.output.classes)}",
-        )
-
-
-def _loss_kind(r: "Recipe") -> Iterator[Problem]:
-    kind, num = r.loss.kind, r.output.num_channels
-    if kind == "degradation" and not r.network.answers_image:
-        seen = f'"degradation" with kind = "{r.network.kind}" of [network]'
-        yield Problem("loss.kind", seen, 'a network that answers an image (kind = "stacked")')
-    elif kind == "degradation" and num > 1:
-        yield Problem("loss.kind", f'"degradation" with {num} classes', "a single class, the ink")
-
-
-def _loss_levels(r: "Recipe") -> Iterator[Problem]:
-    loss = r.loss
-    for key in ("image_weight", "ink_level", "paper_level"):
-        value = getattr(loss, key)
-        if value is not None and loss.kind != "degradation":
-            expected = 'kind = "degradation"'
-            yield Problem(f"loss.{key}", f'{value} with kind = "{loss.kind}"', expected, f"leave {key} out otherwise")
-
-
-def _crop(r: "Recipe") -> Iterator[Problem]:
-    crop = r.train.crop
-    spec = UNetSpec(1, 1, r.network.widths, dims=r.network.dims)
-    if len(crop) != spec.dims:
-        axes = "[y, x]" if spec.dims == 2 else "[z, y, x]"
-        yield Problem("train.crop", toml_value(crop), f"{spec.dims} sizes, {axes}, for a {spec.dims}-D network")
-    elif any(size % stride for size, stride in zip(crop, spec.stride, strict=True)):
-        fit = [max(1, round(size / stride)) * stride for size, stride in zip(crop, spec.stride, strict=True)]
-        yield Problem(
-            "train.crop",
-            toml_value(crop),
-            f"multiples of the network's stride {spec.stride[0]}",
-            f"use {toml_value(fit)}",
-        )
-
-
-def _select(r: "Recipe") -> Iterator[Problem]:
-    figure, num = r.train.select, r.output.num_channels
-    if num > 1 and figure in ("v_rand", "v_info", "adapted_rand_error", "pixel_error"):
-        hint = "take loss, iou, dice or misclassified for several classes"
-        yield Problem("train.select", f'"{figure}" with {num} classes', "a single class for this figure", hint)
-
-
-def _augment_scale(r: "Recipe") -> Iterator[Problem]:
-    yield from _ordered("augment.scale", r.augment.scale)
-
-
-def _augment_gamma(r: "Recipe") -> Iterator[Problem]:
-    yield from _ordered("augment.gamma", r.augment.gamma)
-
-
-def _ordered(where: str, pair: tuple[float, float]) -> Iterator[Problem]:
-    if pair[0] > pair[1]:
-        yield Problem(where, toml_value(pair), "[smallest, largest]", _swap(*pair))
-
-
-def _swap(low: float, high: float) -> str:
-    return "" if low == high else f"did you mean {toml_value([high, low])}?"
-
-
 CHECKS: tuple[Check, ...] = (
     _input,
     _context,
@@ -349,14 +238,7 @@ CHECKS: tuple[Check, ...] = (
     _activation,
     _keep,
     _class_names,
-    _label_values,
-    _label_foreground,
-    _label_kind,
+    *LABEL_CHECKS,
     *SPLIT_CHECKS,
-    _loss_kind,
-    _loss_levels,
-    _crop,
-    _select,
-    _augment_scale,
-    _augment_gamma,
+    *TRAINING_CHECKS,
 )
