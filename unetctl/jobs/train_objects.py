@@ -1,0 +1,60 @@
+"""Scores of objects in validation: labels are made as `predict` makes them, at several thresholds of seeds."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from unetctl.metrics.objects import ObjectScores, match_objects, pooled
+from unetctl.objects.rule import LabelRule, label_array, probability_of
+from unetctl.recipe.schema import Recipe
+from unetctl.training.crops import Plane
+
+#: Among which the threshold of seeds is chosen.
+_SEED_THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+
+Score = Callable[[Sequence[Plane], Sequence[npt.NDArray[Any]], Recipe], dict[str, float]]
+
+
+def score_of(recipe: Recipe) -> Score | None:
+    """What validation asks beside the figures of classes; None of a recipe whose labels are no objects."""
+    return object_figures if recipe.answers_objects else None
+
+
+def object_figures(planes: Sequence[Plane], outputs: Sequence[npt.NDArray[Any]], recipe: Recipe) -> dict[str, float]:
+    """Average precision and SEG over all planes.
+
+    Args:
+        planes: with ids of objects.
+        outputs: logits (3, y, x), one array a plane.
+        recipe: its `train.select` is what the threshold of seeds is chosen by, "ap50" if it is no figure of objects.
+
+    Returns:
+        "ap50", "mean_ap" and "seg" at the chosen threshold, and "seed_threshold". Of thresholds that do equally well the
+        one nearest to one half.
+    """
+    probabilities = [probability_of(logits) for logits in outputs]
+    by = recipe.train.select if recipe.train.select in ("ap50", "seg") else "ap50"
+    best: tuple[float, float] = (-1.0, 0.0)
+    chosen: tuple[float, ObjectScores] | None = None
+    for threshold in _SEED_THRESHOLDS:
+        rule = LabelRule.of(recipe.objects.model_copy(update={"seed_threshold": threshold}))
+        # Planes are judged one by one, also where the output would join them.
+        rule = replace(rule, join_planes=False)
+        scores = pooled([_score(plane, one, rule) for plane, one in zip(planes, probabilities, strict=True)])
+        rank = (float(getattr(scores, by)), -abs(threshold - 0.5))
+        if rank > best or chosen is None:
+            best, chosen = rank, (threshold, scores)
+    assert chosen is not None
+    threshold, scores = chosen
+    return {"ap50": scores.ap50, "mean_ap": scores.mean_ap, "seg": scores.seg, "seed_threshold": threshold}
+
+
+def _score(plane: Plane, probability: npt.NDArray[np.uint8], rule: LabelRule) -> ObjectScores:
+    assert plane.objects is not None
+    ignore = None if plane.weights is None else plane.weights[0] == 0
+    if ignore is not None and not ignore.any():
+        ignore = None
+    return match_objects(label_array(probability, rule), plane.objects, ignore=ignore)

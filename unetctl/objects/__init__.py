@@ -1,0 +1,1 @@
+"""Objects: from the probabilities of background, interior and border to one number for every object."""
