@@ -1,0 +1,188 @@
+"""A network that finds damage in a picture and repairs it, both from the damaged picture alone; worked out without torch.
+
+One encoder, two decoders of the same shape: one answers where the damage is, the other what was there. A level, on each of
+the three paths, is a row of residual sub-blocks of two convolutions each, which keep the resolution:
+
+    picture -- stem -- level 0 ---------- skips to both ---------- level 0 -- mask     (1 logit)
+                         level 1 ------------------------------- level 1
+                           bottom ---------------------------- up                      two decoders
+                         level 1 ------------------------------- level 1
+                       level 0 ---------------------------------- level 0 -- picture  (gain and offsets)
+
+What each layer must compute along an axis is what a U-Net of twice as many convolutions a level as there are sub-blocks
+must: stem, joins and heads are 1x1, and the decoders need the same.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, Literal
+
+from unetctl.networks.spec.base import Bounds, NetworkSpec, halo_of, num_pixels
+from unetctl.networks.spec.unet import AxisTrace, UNetSpec
+
+
+@dataclass(frozen=True)
+class RestorerSpec:
+    """An encoder with two decoders; see the module.
+
+    Attributes:
+        in_channels: channels of the picture, and of the repaired one.
+        widths: feature channels per level of the encoder and the picture's decoder; ``len(widths) - 1`` is the depth. The
+            mask's decoder has half of them: to see where a shape ends takes less than to continue what lies behind it.
+        sub_blocks: residual sub-blocks per level and path.
+        dims: 2 or 3 spatial axes.
+        kernel: odd size of the convolutions, pixels.
+        padding: "reflect" or "zero": what convolutions pad with where they see the volume's border.
+        border: "native" (that padding acts at the border) or "mirror" (the volume is continued by mirroring).
+        up: "bilinear" or "bicubic" (align_corners is never used), or "transposed" (2x2 up-convolution).
+        down: "average" or "max" pooling, or "strided" 2x2 convolution.
+        norm: "none", "batch", "group" or "instance", of the first convolution of each sub-block; the last two look at the
+            whole tile, so no tiling is exact.
+    """
+
+    in_channels: int
+    widths: tuple[int, ...]
+    sub_blocks: int = 3
+    dims: int = 2
+    kernel: int = 3
+    padding: Literal["zero", "reflect"] = "reflect"
+    border: Literal["mirror", "native"] = "native"
+    up: Literal["transposed", "bilinear", "bicubic"] = "bilinear"
+    down: Literal["max", "average", "strided"] = "average"
+    norm: Literal["none", "batch", "group", "instance"] = "none"
+
+    kind: ClassVar[str] = "restorer"
+    title: ClassVar[str] = "restorer (one encoder, two decoders)"
+
+    def __post_init__(self) -> None:
+        if self.sub_blocks < 1:
+            raise ValueError(f"levels of {self.sub_blocks} sub-blocks; they have at least 1")
+        if self.in_channels < 1:
+            raise ValueError(f"a picture of {self.in_channels} channels; it has at least 1")
+        _ = self.levels  # refuses what no U-Net can be
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "RestorerSpec":
+        """The spec of a weights file's header.
+
+        Raises:
+            TypeError: on unknown or missing keys.
+        """
+        plain = {k: v for k, v in values.items() if k != "kind"}
+        plain["widths"] = tuple(plain["widths"])
+        return cls(**plain)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {"kind": self.kind, **asdict(self), "widths": list(self.widths)}
+
+    @property
+    def levels(self) -> UNetSpec:
+        """The U-Net that needs the same of its input."""
+        return UNetSpec(
+            self.in_channels, 1, self.widths, self.dims, self.kernel, 2 * self.sub_blocks, "same", self.padding,
+            self.border, self.up, self.down, self.norm,
+        )  # fmt: skip
+
+    @property
+    def out_channels(self) -> int:
+        """Of the logits: the damage."""
+        return 1
+
+    @property
+    def image_channels(self) -> int:
+        """Of the repaired picture: those of the input."""
+        return self.in_channels
+
+    @property
+    def mask_widths(self) -> tuple[int, ...]:
+        """Feature channels per level of the mask's decoder, top first, without the bottom."""
+        return tuple(max(1, width // 2) for width in self.widths[:-1])
+
+    @property
+    def convolution(self) -> Literal["valid", "same"]:
+        """Always "same": the network pads inside."""
+        return "same"
+
+    @property
+    def summary(self) -> str:
+        """Sizes in words."""
+        return (
+            f"features {'-'.join(map(str, self.widths))}, {self.sub_blocks} residual "
+            f"sub-block{'s' * (self.sub_blocks != 1)} a level"
+        )
+
+    @property
+    def depth(self) -> int:
+        """Number of downsamplings."""
+        return len(self.widths) - 1
+
+    @property
+    def stride(self) -> tuple[int, ...]:
+        """Downsampling factor per network axis: cores start at its multiples."""
+        return self.levels.stride
+
+    @property
+    def margin(self) -> tuple[int, ...]:
+        """How far a stride-aligned core looks past its edge, pixels per axis and side."""
+        return self.levels.margin
+
+    @property
+    def halo(self) -> tuple[int, ...]:
+        """Pixels that a tile reads beyond its core, per axis and side: see `halo_of`."""
+        return halo_of(self)
+
+    @property
+    def inexact_because(self) -> str:
+        """Why no tiling of this network can be exact; empty if tilings are exact."""
+        return self.levels.inexact_because
+
+    @property
+    def is_exact(self) -> bool:
+        """True if the result does not depend on the tiling."""
+        return not self.inexact_because
+
+    def is_part_of(self, trained: NetworkSpec) -> bool:
+        """True if weights of `trained` serve: of the same network alone."""
+        return self == trained
+
+    def trace(self, core: int, bounds: Bounds) -> AxisTrace:
+        """What each level must compute along one axis; see `UNetSpec.trace`. Both decoders compute the expanding part."""
+        return self.levels.trace(core, bounds)
+
+    def work(self, core: tuple[int, ...], bounds: tuple[Bounds, ...] | None = None) -> int:
+        """Multiplications (a multiply and an add count as one) of one tile with this core, trimmed forward."""
+        traces = [self.trace(c, b) for c, b in zip(core, bounds or ((None, None),) * self.dims, strict=True)]
+        taps, resampled = self.kernel**self.dims, 2**self.dims
+        w = self.widths
+        total = num_pixels([t.contracting[0].first for t in traces]) * self.in_channels * w[0]
+        for level, width in enumerate(w):
+            steps = zip(*(t.contracting[level].steps[1:] for t in traces), strict=True)
+            total += sum(num_pixels(list(axes)) for axes in steps) * taps * width**2
+            if level:
+                pixels = num_pixels([t.contracting[level].first for t in traces])
+                total += pixels * w[level - 1] * width * (resampled if self.down == "strided" else 1)
+        for widths in ((*w[:-1], w[-1]), (*self.mask_widths, w[-1])):
+            for level in range(self.depth):
+                lifted = num_pixels([t.lifted[level] for t in traces])
+                total += lifted * widths[level + 1] * widths[level] * (resampled if self.up == "transposed" else 1)
+                total += num_pixels([t.expanding[level].first for t in traces]) * w[level] * widths[level]
+                steps = zip(*(t.expanding[level].steps[1:] for t in traces), strict=True)
+                total += sum(num_pixels(list(axes)) for axes in steps) * taps * widths[level] ** 2
+        heads = w[0] * (self.in_channels + 1) + (self.mask_widths[0] if self.depth else w[0])
+        return total + num_pixels([(0, c) for c in core]) * heads
+
+    def peak_features(self, core: tuple[int, ...]) -> int:
+        """Numbers held at once by one tile's trimmed forward pass (an upper bound used to plan memory).
+
+        The decoders run one after the other: the picture's first level holds the input, all skips, what came up, a
+        sub-block's input, its features between the convolutions and their padded copy.
+        """
+        traces = [self.trace(c, (None, None)) for c in core]
+        first = num_pixels([t.contracting[0].first for t in traces])
+        join = num_pixels([t.expanding[0].first for t in traces]) if self.depth else first
+        skips = sum(num_pixels([t.contracting[lv].last for t in traces]) * n for lv, n in enumerate(self.widths))
+        levels = max(first, join) * 4 * self.widths[0]
+        return (
+            first * self.in_channels * 2 + skips + levels + num_pixels([(0, c) for c in core]) * (self.in_channels + 1)
+        )

@@ -1,0 +1,103 @@
+"""The page of a benchmark on repaired pictures: scores of all methods, and each picture damaged, clean and repaired, worst first.
+
+The pictures are files beside the page, ``NNNNN-input.png``, ``-label.png``, ``-output.png`` and so on.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from unetctl.reports.page import write_page
+from unetctl.reports.pictures import Picture, reduced, reduction, require_picture
+
+MAX_SIDE_PX = 1600
+"""Longer side of a picture."""
+
+
+@dataclass(frozen=True)
+class PictureFile:
+    """A picture file: its caption, its name beside the page, its size in pixels and in words."""
+
+    caption: str
+    file: str
+    width: int
+    height: int
+    size: str
+
+
+@dataclass(frozen=True)
+class RepairedPicture:
+    """A scored picture.
+
+    Attributes:
+        name: of the picture.
+        rank: pictures are shown from the least upwards.
+        figures: word and figure each.
+        files: of `save_pictures`.
+    """
+
+    name: str
+    rank: float
+    figures: tuple[tuple[str, str], ...]
+    files: tuple[PictureFile, ...]
+
+
+def save_pictures(folder: Path, number: int, pictures: Mapping[str, Picture]) -> tuple[PictureFile, ...]:
+    """Writes the pictures of one scored picture.
+
+    Args:
+        folder: exists.
+        number: from 1, first part of the names.
+        pictures: by caption, "input", "label" and "output" among them; uint8 (y, x) or (y, x, 3).
+
+    Raises:
+        ValueError: if a picture has the wrong type.
+        OSError: if a file cannot be written.
+    """
+    shown = []
+    for caption, pixels in pictures.items():
+        require_picture(pixels, caption)
+        factor = reduction((pixels.shape[0], pixels.shape[1]), MAX_SIDE_PX)
+        image = Image.fromarray(reduced(pixels, MAX_SIDE_PX))
+        name = f"{number:05d}-{caption.replace(' ', '-')}.png"
+        temporary = folder / f".{name}.partial-{os.getpid()}"
+        try:
+            image.save(temporary, format="PNG")
+            temporary.replace(folder / name)
+        finally:
+            temporary.unlink(missing_ok=True)
+        size = f"{pixels.shape[0]} x {pixels.shape[1]}" + f", 1:{factor}" * (factor > 1)
+        shown.append(PictureFile(caption, name, image.width, image.height, size))
+    return tuple(shown)
+
+
+def write_restoration_page(
+    path: Path,
+    title: str,
+    columns: Sequence[str],
+    methods: Sequence[tuple[str, Sequence[str], str]],
+    pictures: Sequence[RepairedPicture],
+) -> None:
+    """Writes the page; through a temporary name, so nobody reads half of it.
+
+    Args:
+        path: the file, in the folder of the pictures.
+        title: heading.
+        columns: names of the figures.
+        methods: name, figures and what is to know about each, ours first.
+        pictures: in any order; shown worst first.
+
+    Raises:
+        OSError: if the page cannot be written.
+    """
+    write_page(
+        path,
+        "restoration.html",
+        title=title,
+        columns=tuple(columns),
+        methods=tuple(methods),
+        pictures=sorted(pictures, key=lambda picture: picture.rank),
+    )
