@@ -15,6 +15,7 @@ from unetctl.geometry.plan import TilePlan
 from unetctl.networks.build import build_network
 from unetctl.networks.layers import ConvChain, ConvUnit
 from unetctl.networks.network import Network
+from unetctl.networks.restorer import Restorer, SubBlock
 from unetctl.networks.spec import UNetSpec
 from unetctl.networks.stacked import Stacked
 from unetctl.recipe.load import recipe_from_dict
@@ -39,6 +40,8 @@ def plain(network: Any, x: Tensor) -> Any:
     """The network as a textbook has it: every convolution pads by its own radius, every level computes everything."""
     if isinstance(network, Stacked):
         return plain_row(network, x)[-1][0]
+    if isinstance(network, Restorer):
+        return plain_restorer(network, x)[0]
     spec = network.spec
     skips = []
     for level, chain in enumerate(network.contracting):
@@ -60,6 +63,37 @@ def plain_row(network: Stacked, x: Tensor) -> list[tuple[Tensor, Tensor]]:
         x = x - answer[:, : x.shape[1]]
         found.append((answer[:, x.shape[1] :], x))
     return found
+
+
+def plain_restorer(network: Restorer, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits of the damage and the prediction everywhere."""
+    spec: Any = network.spec
+    mode = "constant" if spec.padding == "zero" else "reflect"
+    rim = (spec.kernel // 2,) * (2 * spec.dims)
+
+    def level(blocks: Any, x: Any) -> Any:
+        for block in blocks.sub_blocks:
+            inside = block.inner.conv(functional.pad(x, rim, mode=mode))
+            inside = functional.relu(inside if block.inner.norm is None else block.inner.norm(inside))
+            x = x + block.outer(functional.pad(inside, rim, mode=mode))
+        return x
+
+    def decoded(decoder: Any, x: Any, skips: list[Any]) -> Any:
+        for i in reversed(range(spec.depth)):
+            x = _plain_up(decoder.ups[i], x, spec) + decoder.joins[i](skips[i])
+            x = level(decoder.levels[i], x)
+        return x
+
+    features, skips = network.stem(x), []
+    for i, one in enumerate(network.contracting):
+        features = level(one, features)
+        if i < spec.depth:
+            skips.append(features)
+            down: Any = network.downs[i]
+            features = down.mix(_plain_down(down.down, features))
+    change = network.picture_head(decoded(network.picture_decoder, features, skips))
+    logits = network.mask_head(decoded(network.mask_decoder, features, skips))
+    return logits, x * (1 + change[:, :1]) + change[:, 1:]
 
 
 def _plain_chain(chain: nn.Module, x: Tensor) -> Any:
@@ -139,6 +173,8 @@ class Case:
             "network": self.network,
             "output": {"classes": [f"class{i}" for i in range(self.num_classes)]},
         }
+        if self.network.get("kind") == "restorer":
+            values |= {"loss": {"kind": "restoration"}, "labels": {"kind": "image"}}
         if self.network.get("dims") == 3:
             values["train"] = {"crop": [32, 32, 32]}
         if self.num_classes > 1:
@@ -206,6 +242,12 @@ def made_network(case: Case) -> Network:
             head = network.get_submodule(name)
             assert isinstance(head.weight, Tensor)
             head.weight.data.copy_(torch.randn(head.weight.shape, generator=generator) * 0.3)
+    if isinstance(network, Restorer):  # its sub-blocks begin by changing nothing, its heads by answering nothing
+        for module in [m.outer for m in network.modules() if isinstance(m, SubBlock)] + [
+            network.get_submodule(name) for name in network.heads
+        ]:
+            assert isinstance(module.weight, Tensor)
+            module.weight.data.copy_(torch.randn(module.weight.shape, generator=generator) * 0.3)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
             for tensor in (module.running_mean, module.bias.data):

@@ -29,7 +29,7 @@ from unetctl.runtime.report import RunReport
 
 PROJECT = Path(unetctl.__file__).parent.parent
 COMMANDS = (
-    "predict", "train", "stitch", "tasks", "info", "sample", "benchmark", "benchmark speed", "benchmark accuracy",
+    "predict", "train", "stitch", "export", "import", "tasks", "info", "sample", "benchmark", "benchmark speed", "benchmark accuracy",
 )  # fmt: skip
 QUICK = {**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"}
 

@@ -13,6 +13,7 @@ from unetctl.networks.build import build_network
 from unetctl.networks.network import Network
 from unetctl.networks.spec import UNetSpec
 from unetctl.runtime.events import Event, StageProgress
+from unetctl.training.checkpoint import load_checkpoint
 from unetctl.training.fit import TrainBatch
 from unetctl.training.losses import SegmentationLoss
 
@@ -100,12 +101,77 @@ def test_the_learning_rate_rises_and_falls_as_told(tmp_path):
     assert lrs["constant"][4:] == [0.5] * 6
     shares = [(0.01 + 0.99 * (1 + math.cos(math.pi * i / 6)) / 2) for i in range(6)]
     assert lrs["cosine"][4:] == pytest.approx([0.5 * share for share in shares])
-    # the first validation is the best one, ten without a better one end with the eleventh epoch
-    assert lrs["plateau"][4:] == [0.5] * 7 + [0.25] * 10 + [0.125] * 4
+    # the first validation is the best one; ten without a better one after the warm-up end with the 14th epoch
+    assert lrs["plateau"][4:] == [0.5] * 10 + [0.25] * 10 + [0.125]
 
 
 def flat(network: Network) -> Mapping[str, float]:
     return {"score": 1.0}
+
+
+def test_it_ends_when_nothing_gets_better_for_long_and_goes_on_if_more_patience_is_asked_for(tmp_path):
+    scores = [1.0, 2.0, 1.5, 1.9, math.nan, 1.0, 3.0, 1.0, 1.0, 1.0]
+
+    def validate(network: Network) -> Mapping[str, float]:
+        return {"score": scores[len(course.fit.state.history)]}
+
+    common: dict[str, Any] = {"num_epochs": 10, "steps_per_epoch": 1, "validate": validate}
+    course = Course(tmp_path, patience=3, **common)
+    assert course.go()
+    assert course.fit.has_stalled
+    assert (course.fit.state.step, course.fit.state.best_epoch) == (5, 2)
+    course = Course(tmp_path, patience=3, **common)
+    assert course.go()  # the same command again has nothing to do
+    assert course.asked == []
+    course = Course(tmp_path, patience=5, **common)
+    assert course.go()
+    assert (course.fit.state.step, course.fit.state.best_epoch) == (10, 7)
+    whole = Course(
+        tmp_path / "whole", num_epochs=10, steps_per_epoch=1, validate=lambda network: {"score": 1.0}, patience=0
+    )
+    assert whole.go()
+    assert whole.fit.state.step == 10
+
+
+def test_plateau_counts_anew_after_each_fall_and_each_best(tmp_path):
+    """With a running average and a warm-up, as everybody uses them; also over a stop."""
+    scores = [1, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0]
+
+    def validate(network: Network) -> Mapping[str, float]:
+        return {"score": float(scores[len(course.fit.state.history)])}
+
+    given: dict[str, Any] = {
+        "num_epochs": 12, "steps_per_epoch": 1, "schedule": "plateau", "plateau_patience": 3, "warmup_steps": 2, "lr": 1.0,
+        "ema": 0.99, "validate": validate,
+    }  # fmt: skip
+    course = Course(tmp_path, **given)
+    assert not course.go(7)
+    lrs = dict(course.lrs)
+    course = Course(tmp_path, **given)
+    assert course.go()
+    lrs |= course.lrs
+    # after epochs 3, 4, 5 and 7, 8, 9 and 10, 11, 12; the second is in the warm-up, the sixth is a best one
+    assert [lrs[i] for i in range(12)] == pytest.approx([0.5, 1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25])
+
+
+def test_the_last_the_best_and_every_so_many_checkpoints_are_kept(tmp_path):
+    scores = [1.0, 3.0, 2.0, 2.0, 2.0]
+
+    def validate(network: Network) -> Mapping[str, float]:
+        return {"score": scores[len(course.fit.state.history)]}
+
+    course = Course(tmp_path, num_epochs=5, keep_every=2, validate=validate)
+    assert course.go()
+    folder = tmp_path / "checkpoints"
+    steps = {path.name: load_checkpoint(path)["state"]["step"] for path in folder.iterdir()}
+    assert steps == {"last.pt": 15, "best.pt": 6, "epoch-0002.pt": 6, "epoch-0004.pt": 12}
+    whole = course.tensors
+    # any of them can be gone on from
+    (folder / "best.pt").replace(folder / "last.pt")
+    course = Course(tmp_path, num_epochs=5, keep_every=2, validate=validate)
+    assert course.go()
+    assert course.asked == list(range(6, 15))
+    assert all(torch.equal(v, whole[k]) for k, v in course.tensors.items())
 
 
 def test_the_validated_weights_are_the_running_average(tmp_path):
@@ -132,7 +198,7 @@ def test_the_validated_weights_are_the_running_average(tmp_path):
     assert all(torch.equal(v, plain.fit.network.state_dict()[k]) for k, v in plain.kept[-1][1].items())
 
 
-@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
+@pytest.mark.parametrize("optimiser", ["sgd", "adam", "adamw"])
 def test_steps_are_those_of_the_optimiser(tmp_path, optimiser):
     spec = UNetSpec(1, 1, (2, 4))
     course = Course(tmp_path, spec=spec, optimiser=optimiser, schedule="constant", warmup_steps=0, weight_decay=0.1)
@@ -151,10 +217,11 @@ def test_steps_are_those_of_the_optimiser(tmp_path, optimiser):
                 if optimiser == "sgd":
                     velocity[name] = 0.99 * velocity[name] + p.grad + 0.1 * p
                     p.sub_(0.01 * velocity[name])
-                else:
-                    p.mul_(1 - 0.01 * 0.1 * (p.ndim > 1))  # biases and norms do not decay
-                    velocity[name] = 0.9 * velocity[name] + 0.1 * p.grad
-                    square[name] = 0.999 * square[name] + 0.001 * p.grad**2
+                else:  # biases and norms do not decay
+                    grad = p.grad + (0.1 * p if optimiser == "adam" and p.ndim > 1 else 0)
+                    p.mul_(1 - 0.01 * 0.1 * (p.ndim > 1 and optimiser == "adamw"))
+                    velocity[name] = 0.9 * velocity[name] + 0.1 * grad
+                    square[name] = 0.999 * square[name] + 0.001 * grad**2
                     root = (square[name] / (1 - 0.999 ** (step + 1))).sqrt() + 1e-8
                     p.sub_(0.01 * velocity[name] / (1 - 0.9 ** (step + 1)) / root)
     for name, p in network.named_parameters():

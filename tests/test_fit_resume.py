@@ -244,14 +244,15 @@ def full(*args: Any) -> None:
 
 def test_a_checkpoint_is_written_when_asked_for(tmp_path):
     steps: list[int] = []
-    course = Course(tmp_path, num_epochs=5, save_every=2)
+    flat = {"score": 0.0}
+    course = Course(tmp_path, num_epochs=5, save_every=2, save_every_steps=7, validate=lambda network: flat)
 
-    def save() -> None:
+    def save(*kept: str) -> None:
         steps.append(course.fit.state.step)
 
     course.fit.save = save  # type: ignore[method-assign]
     assert course.go()
-    assert steps == [6, 12, 15]
+    assert steps == [3, 6, 7, 12, 14, 15]  # the first validation is the best
 
 
 def test_out_of_time_it_stops_after_a_step_and_goes_on(tmp_path):

@@ -34,7 +34,7 @@ MISTAKES = [
     ("[normalise]\nvalue_range = [0, 1]", '[normalise] value_range: [0.0, 1.0] with method = "mean_std"; expected method = "range"; leave value_range out otherwise'),
     ("[network]\ndept = 3", "[network] dept: no such setting; did you mean depth?"),
     ("[network]\nepochs = 3", "[network] epochs: no such setting; belongs in [train]"),
-    ("[network]\nxyzzy = 3", "[network] xyzzy: no such setting; expected one of kind, blocks, channels, base_width, depth, dims, convolution, kernel, convs_per_level, padding, border, up, down, norm, dropout"),
+    ("[network]\nxyzzy = 3", "[network] xyzzy: no such setting; expected one of kind, blocks, sub_blocks, channels, base_width, depth, dims, convolution, kernel, convs_per_level, padding, border, up, down, norm, dropout"),
     ('[network]\nup = "transpose"', '[network] up: "transpose"; expected one of "transposed", "bilinear", "bicubic"; did you mean "transposed"?'),
     ("[network]\nchannels = [16, 32]\ndepth = 1\n[train]\ncrop = [32, 32]", "[network] channels: given together with depth; expected either channels, or base_width and depth; leave one out (on the command line: --set network.channels= or --set network.depth=)"),
     ("[network]\nchannels = [16, -32, 64]", "[network] channels: [16, -32, 64]; expected a list of 2 to 9 whole numbers from 1 to 8192"),
@@ -62,9 +62,9 @@ MISTAKES = [
     ("[train]\ncrop = 256", "[train] crop: 256; expected a list of 2 to 3 whole numbers from 1 up; write [256, 256]"),
     ("[train]\nmomentum = 1.0", "[train] momentum: 1.0; expected a number from 0 to below 1"),
     ('[train]\nlr = "1e-3"', '[train] lr: "1e-3"; expected a number above 0; write 0.001 without quotes'),
-    ('[train]\noptimiser = "Adam"', '[train] optimiser: "Adam"; expected one of "sgd", "adamw"; did you mean "adamw"?'),
+    ('[train]\noptimiser = "Adam"', '[train] optimiser: "Adam"; expected one of "sgd", "adam", "adamw"; did you mean "adam"?'),
     ("[train]\nbatch_size = 3", "[train] batch_size: no such setting; did you mean batch?"),
-    ('[train]\nselect = "v_rnd"', '[train] select: "v_rnd"; expected one of "loss", "misclassified", "iou", "dice", "v_rand", "v_info", "adapted_rand_error", "pixel_error"; did you mean "v_rand"?'),
+    ('[train]\nselect = "v_rnd"', '[train] select: "v_rnd"; expected one of "loss", "misclassified", "iou", "dice", "v_rand", "v_info", "adapted_rand_error", "pixel_error", "ap50", "seg", "mean_precision", "psnr"; did you mean "v_rand"?'),
     ("[augment]\nscale = [1.2, 0.8]", "[augment] scale: [1.2, 0.8]; expected [smallest, largest]; did you mean [0.8, 1.2]?"),
     ("[augment]\nscale = [1, 2, 3]", "[augment] scale: [1, 2, 3]; expected a list of 2 numbers above 0"),
     ("[augment]\nelastic_prob = 80", "[augment] elastic_prob: 80; expected a number from 0 to 1"),
@@ -185,12 +185,12 @@ def test_overrides_are_named_as_such_and_told_with_the_rest() -> None:
         "split.val=",
     )
     assert problems_of('[train]\nlr = -1\n[split]\nval = "x"', overrides) == [
-        "--set trian.lr=3: no section trian; expected one of task, input, normalise, network, output, labels, "
-        "split, train, loss, augment; did you mean train.lr?",
+        "--set trian.lr=3: no section trian; expected one of task, input, normalise, network, output, objects, labels, "
+        "split, train, loss, augment, damage, compose; did you mean train.lr?",
         "--set epochs=3: no section; expected section.key=value; did you mean train.epochs=3?",
         "--set network.depth: no value; expected section.key=value",
-        "--set what.ever=1: no section what; expected one of task, input, normalise, network, output, labels, "
-        "split, train, loss, augment",
+        "--set what.ever=1: no section what; expected one of task, input, normalise, network, output, objects, labels, "
+        "split, train, loss, augment, damage, compose",
         '--set network.norm: "bathc"; expected one of "none", "batch", "group", "instance"; did you mean "batch"?',
         "[train] lr: -1; expected a number above 0",
         "--set train.epocs: no such setting; did you mean epochs?",

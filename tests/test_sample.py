@@ -110,7 +110,7 @@ def test_a_foreign_labels_file_keeps_both_from_being_written(tmp_path: Path):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"task": "nuclei"}, "no sample for the task nuclei; expected one of em, dibco"),
+        ({"task": "fungi"}, "no sample for the task fungi; expected one of em, dibco"),
         ({"shape": (0, 64, 64)}, "at least 1x32x32"),
         ({"shape": (1, 64, 16)}, "at least 1x32x32"),
         ({"shape": (64, 64)}, r"at least 1x32x32 \(z, y, x\)"),
@@ -140,4 +140,4 @@ def test_the_command_prints_what_it_made(tmp_path: Path, monkeypatch: pytest.Mon
     assert (result.exit_code, result.stderr) == (0, "")
     assert result.stdout == "em-sample.tif\nem-sample-labels.tif\n"
     assert CliRunner().invoke(app, ["sample", "em", "--shape", "1,32"]).exit_code == 2
-    assert CliRunner().invoke(app, ["sample", "nuclei"]).exit_code == 2
+    assert CliRunner().invoke(app, ["sample", "fungi"]).exit_code == 2

@@ -84,9 +84,9 @@ def answers_of(network: Any, batch: TrainBatch) -> tuple[Answer, ...]:
 
 
 def _framed(batch: TrainBatch) -> tuple[Tensor, Any]:
-    from unetctl.training.fit import _frame
+    from unetctl.training.stepper import frame_of
 
-    return batch.pixels, _frame(batch.pixels, batch.targets)
+    return batch.pixels, frame_of(batch.pixels, batch.targets)
 
 
 # -- the loss

@@ -109,12 +109,12 @@ def test_excluded_pages_are_never_opened(tmp_path, monkeypatch, entry, suffix):
 
 
 def test_deciding_opens_no_excluded_page_either(tmp_path):
-    from unetctl.jobs.train_task import task_for
+    from unetctl.jobs.train_task import Search, task_for
 
     book(tmp_path / "dibco" / "2009", 3, (200, 300))
     book(tmp_path / "dibco" / "2016", 3, (200, 300))
     with watched() as opened, suppress(UsageError):  # where no recipe for such pages is shipped
-        task_for(tmp_path / "dibco", exclude=["2016"])
+        task_for(Search(tmp_path / "dibco", exclude=("2016",)))
     names = [line for line in opened if ".png" in line]
     assert any("2009" in name for name in names)
     assert not [name for name in names if "2016" in name]

@@ -12,8 +12,9 @@ import unetctl
 from tests.training_data import coloured, grey, save
 from unetctl.errors import InputError, UsageError
 from unetctl.jobs import train_task
-from unetctl.jobs.train_task import recipe_for, task_for
+from unetctl.jobs.train_task import Search, recipe_for, task_for
 from unetctl.recipe.load import load_recipe, recipe_from_dict
+from unetctl.recipe.shipped import shipped_recipes
 from unetctl.runtime.events import Event, Note
 from unetctl.training.decide import MEANING, Fingerprint, decide, misfit
 from unetctl.training.fingerprint import fingerprint
@@ -179,7 +180,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_folders_name_goes_first_if_the_data_fit(here):
     notes: list[Event] = []
     for name in ("em", "isbi-em_2012", "EM"):
-        assert task_for(stored(here / name, cells), emit=notes.append) == "em"
+        assert task_for(Search(stored(here / name, cells)), emit=notes.append) == "em"
     texts = [note.text for note in notes if isinstance(note, Note)]
     assert sum(text == "task em: the folder's name says so, and the data fit" for text in texts) == 3
     assert sum(text.startswith("data: 3 of 3 pairs looked at: grey, single planes") for text in texts) == 3
@@ -187,24 +188,22 @@ def test_the_folders_name_goes_first_if_the_data_fit(here):
 
 def test_a_name_that_does_not_fit_gives_way_to_the_data(here):
     notes: list[Event] = []
-    data = stored(here / "em", blobs)
-    with pytest.raises(UsageError, match=r"no --task.*a number for every single object.*--task \./mine\.toml"):
-        task_for(data, emit=notes.append)
+    assert task_for(Search(stored(here / "em", blobs)), emit=notes.append) == "nuclei"
     assert any("the folder's name says em, but" in str(note) for note in notes)
     for name in ("problems", "cement", "member2"):
-        assert task_for(stored(here / name, cells), emit=notes.append) == "em"
+        assert task_for(Search(stored(here / name, cells)), emit=notes.append) == "em"
     assert "they" not in str(notes[-1])
     assert "task em: the data are grey volumes with thin membranes" in str(notes[-1])
 
 
-@pytest.mark.parametrize("kind", ["segmentation", "objects", "classes", "restoration"])
-def test_data_without_a_recipe_are_named(here, kind):
-    data = stored(here / "mine", KINDS[kind])
+@pytest.mark.parametrize("kind", ["objects", "restoration"])
+def test_data_without_a_recipe_are_named(here, kind, monkeypatch):
+    only_em = {name: path for name, path in shipped_recipes().items() if name in ("em", "dibco")}
+    monkeypatch.setattr(train_task, "shipped_recipes", lambda: only_em)
     with pytest.raises(UsageError) as refused:
-        task_for(data)
-    if kind not in train_task._TASK_OF:
-        assert MEANING[kind] in str(refused.value)
-        assert "--task ./mine.toml" in refused.value.hint
+        task_for(Search(stored(here / "mine", KINDS[kind])))
+    assert MEANING[kind] in str(refused.value)
+    assert "--task ./mine.toml" in refused.value.hint
     assert refused.value.exit_code == 2
 
 
@@ -214,6 +213,6 @@ def test_a_run_that_was_begun_and_shipped_names(here):
     assert recipe_for("em", ["train.lr=0.5"]).train.lr == 0.5
     (here / "run").mkdir()
     (here / "run" / "recipe.toml").write_text("")
-    assert task_for(data, here / "run") == str(here / "run" / "recipe.toml")
+    assert task_for(Search(data, here / "run")) == str(here / "run" / "recipe.toml")
     with pytest.raises(InputError, match="does not exist"):
-        task_for(here / "nowhere")
+        task_for(Search(here / "nowhere"))

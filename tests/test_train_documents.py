@@ -12,7 +12,7 @@ from tests.training_data import coloured, save
 from unetctl.cli.app import app
 from unetctl.errors import UsageError
 from unetctl.jobs.tasks import resolve_task
-from unetctl.jobs.train_task import recipe_for, task_for
+from unetctl.jobs.train_task import Search, recipe_for, task_for
 from unetctl.recipe.load import load_recipe
 from unetctl.runtime.events import Event, Note
 from unetctl.training.decide import misfit
@@ -46,7 +46,7 @@ def test_the_folders_name_says_dibco_if_the_data_fit(here):
     assert load_recipe("dibco").task.name == "dibco"
     for name in ("dibco", "DIBCO-2009", "my dibco pages"):
         notes: list[Event] = []
-        assert task_for(stored(here / name, writing), emit=notes.append) == "dibco"
+        assert task_for(Search(stored(here / name, writing)), emit=notes.append) == "dibco"
         assert "task dibco: the folder's name says so, and the data fit" in texts_of(notes)
 
 
@@ -54,14 +54,14 @@ def test_the_folders_name_says_dibco_if_the_data_fit(here):
 @pytest.mark.parametrize("make", [writing, yellowed])
 def test_pages_in_a_folder_of_another_name_are_known_by_their_looks(here, name, make):
     notes: list[Event] = []
-    assert task_for(stored(here / name, make), emit=notes.append) == "dibco"
+    assert task_for(Search(stored(here / name, make)), emit=notes.append) == "dibco"
     assert any(text.startswith("task dibco: the data are scanned pages with their") for text in texts_of(notes))
 
 
 @pytest.mark.parametrize(("name", "make", "other"), [("em", yellowed, "dibco"), ("dibco", cells, "em")])
 def test_a_name_goes_before_looks_and_says_so(here, name, make, other):
     notes: list[Event] = []
-    assert task_for(stored(here / name, make), emit=notes.append) == name
+    assert task_for(Search(stored(here / name, make)), emit=notes.append) == name
     (warning,) = [note.text for note in notes if isinstance(note, Note) and note.kind == "warning"]
     assert warning.startswith("the data look like ")
     assert warning.endswith(f"--task {other} is made for these")
@@ -74,15 +74,20 @@ def test_a_name_goes_before_looks_and_says_so(here, name, make, other):
 def test_data_of_other_kinds_are_not_taken_for_ink(here, make, why):
     notes: list[Event] = []
     data = stored(here / "dibco", make)
-    with pytest.raises(UsageError, match=r"no --task, and .*--task dibco or em"):
-        task_for(data, emit=notes.append)
+    if make is scaled:
+        with pytest.raises(UsageError, match=r"no --task, and .*clean counterparts.*corrupted_imgs"):
+            task_for(Search(data), emit=notes.append)
+    else:
+        task = recipe_for(task_for(Search(data), emit=notes.append)).task.name
+        assert task == ("nuclei" if make is blobs else "classes")
     assert any(text.startswith("the folder's name says dibco, but") and why in text for text in texts_of(notes))
     assert why in misfit(load_recipe("dibco"), fingerprint(find_pairs(data).pairs))
 
 
 def test_membranes_stay_membranes_beside_dibco(here):
-    assert task_for(stored(here / "cells", cells)) == "em"
-    assert task_for(stored(here / "dibco-em", cells)) == "em"  # two tasks in a name say nothing
+    assert task_for(Search(stored(here / "membranes", cells))) == "em"
+    assert task_for(Search(stored(here / "cells", cells))) == "em"  # labels of objects are numbered
+    assert task_for(Search(stored(here / "dibco-em", cells))) == "em"  # two tasks in a name say nothing
 
 
 def test_what_is_excluded_does_not_decide(here):
@@ -91,7 +96,7 @@ def test_what_is_excluded_does_not_decide(here):
     for kind in ("images", "labels"):
         (here / "dibco" / "2016" / kind).mkdir(parents=True)
         (here / "dibco" / "2016" / kind / "H1.png").write_bytes(b"no picture")
-    assert task_for(here / "dibco", exclude=["2016"]) == "dibco"
+    assert task_for(Search(here / "dibco", exclude=("2016",))) == "dibco"
 
 
 def test_pages_are_trained_on_and_the_run_is_a_task(here):

@@ -6,7 +6,7 @@ import typer
 from typer.core import TyperGroup
 
 import unetctl
-from unetctl.cli import benchmark, info, predict, sample, stitch, tasks, train
+from unetctl.cli import benchmark, export, import_state, info, predict, sample, stitch, tasks, train
 from unetctl.errors import EXIT_CODES
 
 
@@ -56,6 +56,8 @@ app.command()(predict.predict)
 app.command()(train.train)
 app.command()(stitch.stitch)
 app.add_typer(benchmark.app, name="benchmark")
+app.command()(export.export)
+app.command(name="import")(import_state.import_state)
 app.command()(tasks.tasks)
 app.command()(info.info)
 app.command()(sample.sample)

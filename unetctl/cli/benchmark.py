@@ -7,8 +7,10 @@ import typer
 
 from unetctl.cli import options as o
 from unetctl.cli.session import Session, session
+from unetctl.cli.train import Crop, TrainTask, Workers
+from unetctl.cli.train import Crops as TrainBatch
 
-app = typer.Typer(no_args_is_help=True, help="Measure how fast predict is, or how good.")
+app = typer.Typer(no_args_is_help=True, help="Measure how fast predict or train is, or how good.")
 
 Picture = Annotated[
     str | None,
@@ -28,7 +30,14 @@ Cores = Annotated[
         min=1, metavar="PX", help="As --core; repeatable: each size is measured by itself, and the fastest named."
     ),
 ]
-Data = Annotated[Path, typer.Option(metavar="FOLDER", help="Pictures with their labels.", show_default=False)]
+Data = Annotated[
+    Path,
+    typer.Option(
+        metavar="FOLDER|PICTURE",
+        help="Pictures with their labels; of the task logo the picture of the shape.",
+        show_default=False,
+    ),
+]
 Split = Annotated[
     str | None,
     typer.Option(
@@ -54,6 +63,9 @@ Predicted = Annotated[
         "pages, instead of predicting again.",
     ),
 ]
+
+Rounds = Annotated[int, typer.Option(min=1, metavar="N", help="Rounds, each with fed steps and cached ones.")]
+Steps = Annotated[int, typer.Option(min=1, metavar="N", help="Steps of either kind in a round.")]
 
 
 @app.command()
@@ -132,6 +144,41 @@ def accuracy(
             device=device,
             emit=current.console.emit,
             should_stop=current.should_stop,
+        )
+        _print(report, current)
+
+
+@app.command("train")
+def training(
+    data: Data,
+    task: TrainTask = None,
+    set_: o.Set = None,
+    batch: TrainBatch = None,
+    crop: Crop = None,
+    workers: Workers = None,
+    rounds: Rounds = 5,
+    steps: Steps = 10,
+    device: o.Device = "auto",
+    precision: o.Precision = "auto",
+    json: o.Json = False,
+    log_format: o.LogFormat = "text",
+    quiet: o.Quiet = False,
+    verbose: o.Verbose = False,
+) -> None:
+    """How fast train is, crops and all, beside the same steps on one batch that is ready.
+
+    An efficiency below 0.9 says that making crops is the limit: try more --workers, or fewer variations.
+    """
+    with session(o.talk_of(json, log_format, quiet, verbose)) as current:
+        from unetctl.jobs import benchmark
+        from unetctl.jobs.train import TrainOptions
+
+        options = TrainOptions(
+            data=data, task=task, overrides=tuple(set_ or ()), batch=batch, crop=crop, workers=workers, device=device,
+            precision=precision,
+        )  # fmt: skip
+        report = benchmark.train_speed(
+            options, num_rounds=rounds, num_steps=steps, emit=current.console.emit, should_stop=current.should_stop
         )
         _print(report, current)
 

@@ -69,6 +69,31 @@ def array_part(env: Mapping[str, str]) -> tuple[int, int]:
     )
 
 
+def launched(env: Mapping[str, str]) -> dict[str, int]:
+    """Which of several processes torchrun has started as this one: rank, local_rank, num, num_local; empty if it has not.
+
+    Raises:
+        UsageError: if the variables contradict each other.
+    """
+    names = {"rank": "RANK", "local_rank": "LOCAL_RANK", "num": "WORLD_SIZE", "num_local": "LOCAL_WORLD_SIZE"}
+    if "MASTER_ADDR" not in env or _number(env, "WORLD_SIZE") in (None, 1):
+        return {}
+    found = {name: _number(env, variable) for name, variable in names.items()}
+    rank, num = found["rank"], found["num"]
+    if rank is None or num is None or rank >= num:
+        raise UsageError(
+            f"WORLD_SIZE is {env.get('WORLD_SIZE')}, and RANK is {env.get('RANK', 'not set')}", "a rank below the number",
+            "start with torchrun --nproc-per-node N -m unetctl train ..., or take WORLD_SIZE out of the environment",
+        )  # fmt: skip
+    local_rank, num_local = found["local_rank"], found["num_local"]
+    return {"rank": rank, "local_rank": local_rank or 0, "num": num, "num_local": num_local or 1}
+
+
+def is_follower(env: Mapping[str, str]) -> bool:
+    """True in all but the first of several processes that torchrun has started."""
+    return "MASTER_ADDR" in env and (_number(env, "WORLD_SIZE") or 1) > 1 and env.get("RANK", "0").strip() != "0"
+
+
 def scheduler_memory(env: Mapping[str, str]) -> int | None:
     """Bytes that SLURM grants this task on this node; None if it does not say, or grants the whole node."""
     node = _number(env, "SLURM_MEM_PER_NODE")

@@ -99,8 +99,12 @@ Output = Annotated[
     ),
 ]
 Keep = Annotated[
-    Literal["probability", "mask", "classes", "logits", "image"] | None,
-    typer.Option(help="What is written; absent: as the recipe says.", rich_help_panel=_OUTPUT, show_default=False),
+    Literal["probability", "mask", "classes", "labels", "logits", "image", "overlay"] | None,
+    typer.Option(
+        help="What is written; absent: as the recipe says. Overlay: pages, tinted where the mask is.",
+        rich_help_panel=_OUTPUT,
+        show_default=False,
+    ),
 ]
 Threshold = Annotated[
     float | None,
@@ -151,7 +155,7 @@ PdfDpi = Annotated[
     ),
 ]
 Format = Annotated[
-    Literal["tiff", "png", "pdf"] | None,
+    Literal["tiff", "png", "pdf", "gif"] | None,
     typer.Option(
         "--format",
         help="Kind of files that pages become; absent: like the inputs.",

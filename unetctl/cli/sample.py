@@ -9,28 +9,37 @@ from unetctl.cli import options as o
 from unetctl.cli.session import session
 from unetctl.cli.words import parse_shape
 
-Task = Annotated[str, typer.Argument(metavar="TASK", help="The task to try: em or dibco.", show_default=False)]
+Task = Annotated[
+    str,
+    typer.Argument(
+        metavar="TASK", help="The task to try: em, dibco, salt, logo, nuclei, cells, restore.", show_default=False
+    ),
+]
 To = Annotated[
     Path | None,
     typer.Option(
         "--output",
         "-o",
         metavar="FILE",
-        help="NAME.tif (em), NAME.png (dibco) or an existing folder; absent: TASK-sample.tif or .png here.",
+        help="NAME.tif (em, cells), NAME.png (dibco, logo, nuclei, restore), an existing folder for these, or the name of a folder "
+        "(others); absent: TASK-sample here.",
     ),
 ]
 Shape = Annotated[
     str | None,
     typer.Option(
-        metavar="[Z,]Y,X",
+        metavar="[N,]Y,X",
         show_default=False,
-        help="Slices, rows and columns; of a page rows and columns; absent: 6,512,512 or 1000,700.",
+        help="Slices or pictures, rows and columns; of a page rows and columns; absent: a small one.",
     ),
 ]
 Seed = Annotated[int, typer.Option(min=0, metavar="N", help="Another seed is another piece of tissue, another page.")]
 Labels = Annotated[
     bool,
-    typer.Option("--labels", help="Write the truth beside it too (NAME-labels.tif or .png: 0 on membranes, on ink)."),
+    typer.Option(
+        "--labels",
+        help="Write the truth beside it too (NAME-labels.tif or .png: 0 on membranes, on ink, between objects).",
+    ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace another file of that name.")]
 
@@ -53,13 +62,13 @@ def sample(
         from unetctl.jobs.sample import SAMPLES, labels_path, make_sample
 
         path = make_sample(task, output, size, seed, labels=labels, overwrite=overwrite)
-        paths = [path, labels_path(path)] if labels else [path]
+        paths = [path, labels_path(path)] if labels and SAMPLES[task].suffixes else [path]
         if json:
             current.console.json(
                 {
                     "task": task,
                     "output": str(path),
-                    "labels": str(paths[1]) if labels else None,
+                    "labels": str(paths[1]) if len(paths) > 1 else None,
                     "shape": list(size or SAMPLES[task].shape),
                     "seed": seed,
                 }

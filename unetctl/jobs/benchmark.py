@@ -3,5 +3,6 @@
 from unetctl.jobs.benchmark_accuracy import accuracy
 from unetctl.jobs.benchmark_report import BenchmarkReport
 from unetctl.jobs.benchmark_speed import speed
+from unetctl.jobs.benchmark_train import train_speed
 
-__all__ = ["BenchmarkReport", "accuracy", "speed"]
+__all__ = ["BenchmarkReport", "accuracy", "speed", "train_speed"]

@@ -1,8 +1,9 @@
 """`unetctl benchmark accuracy`: labelled planes predicted as `predict` does, and scored by the measures of their field.
 
-Four kinds of tasks: cells kept apart by membranes (the scores of the ISBI challenge), the ink of documents (the scores of
-the DIBCO contests, see `unetctl.jobs.benchmark_documents`), one other class (overlap of masks), several classes (overlap
-per class). Beside all but the last stands what thresholds on the raw image would score.
+Five kinds of tasks: objects with a number each (average precision and SEG, see `unetctl.jobs.benchmark_objects`), cells
+kept apart by membranes (the scores of the ISBI challenge), the ink of documents (the scores of the DIBCO contests, see
+`unetctl.jobs.benchmark_documents`), one other class (overlap of masks), several classes (overlap per
+class). Beside all but the last stands what thresholds on the raw image would score.
 """
 
 import csv
@@ -13,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from unetctl.errors import ResourceError, UsageError
+from unetctl.jobs.benchmark_composites import is_one_shape, score_composites
 from unetctl.jobs.benchmark_planes import LabelledVolume, SelectedPlanes, predicted_volume
 from unetctl.jobs.benchmark_report import BenchmarkReport
 from unetctl.jobs.benchmark_scores import Scored, score_binary, score_classes, score_membranes
@@ -23,6 +25,7 @@ from unetctl.recipe.schema import Recipe
 from unetctl.runtime.events import Listener, Note, StageEnded, StageStarted, nobody
 from unetctl.training.load import count_planes
 from unetctl.training.pairs import PairTable, find_pairs
+from unetctl.training.pictures import find_pictures
 from unetctl.training.splits import Selection, SplitRules, make_split, num_planes
 
 SPLITS = ("train", "val", "test", "all")
@@ -46,7 +49,8 @@ def accuracy(
 
     Args:
         task: see `unetctl.jobs.tasks.resolve_task`.
-        data: folder with pictures and labels, see `unetctl.training.pairs.find_pairs`.
+        data: folder with pictures and labels, see `unetctl.training.pairs.find_pairs`; of a task that composes its pictures,
+            the picture of the shape, see `unetctl.jobs.benchmark_composites`.
         output: folder for ``accuracy.csv`` (one row per plane and threshold, or page and method) and ``accuracy.json``;
             made if missing. Of documents also ``index.html``, a page of pictures.
         split: "train", "val" or "test" by the recipe's split, or "all". None: "test"; of documents "all" if the split
@@ -59,7 +63,7 @@ def accuracy(
 
     Returns:
         A report with "task", "weights_sha256" (empty with `predicted`), "data", "split", "planes" (names), "kind" ("membranes", "document",
-        "binary" or "classes") and the scores (see `unetctl.jobs.benchmark_scores`, `unetctl.jobs.benchmark_documents`).
+        "binary", "classes" or "objects") and the scores (see `unetctl.jobs.benchmark_scores`, `unetctl.jobs.benchmark_documents`).
 
     Raises:
         UsageError: if the split is unknown or has no planes, or `predicted` is given for what is no document.
@@ -72,7 +76,9 @@ def accuracy(
     name, kind = recipe.task.name, kind_of(recipe)
     if predicted is not None and kind != "document":
         raise UsageError(f"--predicted with the task {name}", "a task whose single class is called ink")
-    table = find_pairs(data)
+    if resolved is not None and is_one_shape(Path(data), recipe):
+        return _of_composites(resolved, data, output, device, emit, should_stop)
+    table = find_pictures(data) if kind == "restoration" else find_pairs(data)
     selections, split = _chosen(table, recipe, split, emit)
     names = [str(s) for s in selections]
     unit = "pages" if kind == "document" else "planes"
@@ -85,6 +91,32 @@ def accuracy(
             should_stop=should_stop,
         )  # fmt: skip
     assert resolved is not None
+    if kind == "objects":
+        from unetctl.jobs.benchmark_objects import score_objects
+
+        return score_objects(
+            resolved,
+            selections,
+            table.root,
+            output=output,
+            split=split,
+            device=device,
+            emit=emit,
+            should_stop=should_stop,
+        )
+    if kind == "restoration":
+        from unetctl.jobs.benchmark_restoration import score_restored
+
+        return score_restored(
+            resolved,
+            selections,
+            table.root,
+            output=output,
+            split=split,
+            device=device,
+            emit=emit,
+            should_stop=should_stop,
+        )
     volumes = _predicted(resolved, selections, device, emit, should_stop)
     begun = time.monotonic()
     emit(StageStarted("score", sum(len(v.names) for v in volumes), 0, "plane"))
@@ -101,6 +133,27 @@ def accuracy(
         "planes": names, "num_planes": num_planes(selections), "kind": kind, **scored.values,
     }  # fmt: skip
     head = f"{name} on {num_planes(selections)} planes of {data} ({split})"
+    report = BenchmarkReport("accuracy", values, (head, *scored.text))
+    if output is not None:
+        _write(output, report, scored)
+    return report
+
+
+def _of_composites(
+    task: ResolvedTask,
+    data: Path | str,
+    output: Path | None,
+    device: str,
+    emit: Listener,
+    should_stop: Callable[[], bool],
+) -> BenchmarkReport:
+    """A shape of which there is one picture: scored on pictures composed from it."""
+    scored, names = score_composites(task, Path(data), device, emit, should_stop)
+    values = {
+        "task": task.recipe.task.name, "weights_sha256": task.weights_sha256, "data": str(data), "split": "composed",
+        "planes": list(names), "num_planes": len(names), "kind": "shape", **scored.values,
+    }  # fmt: skip
+    head = f"{task.recipe.task.name} on {len(names)} pictures composed from {data}"
     report = BenchmarkReport("accuracy", values, (head, *scored.text))
     if output is not None:
         _write(output, report, scored)
@@ -146,7 +199,7 @@ def _chosen(table: PairTable, recipe: Recipe, split: str | None, emit: Listener)
     try:
         return choose(table, recipe, "test"), "test"
     except UsageError:
-        if kind_of(recipe) != "document":
+        if kind_of(recipe) not in ("document", "restoration"):
             raise
     # Pages that nobody has heard of are what people want figures for; those of training are their own to know.
     emit(
@@ -159,7 +212,11 @@ def _chosen(table: PairTable, recipe: Recipe, split: str | None, emit: Listener)
 
 
 def kind_of(recipe: Recipe) -> str:
-    """How answers of a task are scored: "membranes", "document", "binary" or "classes"."""
+    """How answers of a task are scored: "membranes", "document", "binary", "classes", "objects" or "restoration"."""
+    if recipe.answers_objects:
+        return "objects"
+    if recipe.labels.kind == "image":
+        return "restoration"
     if recipe.output.num_channels > 1:
         return "classes"
     if recipe.output.is_ink:
@@ -176,7 +233,7 @@ def _predicted(
     truths = load_targets(selections, task.recipe, emit, should_stop)
     with tempfile.TemporaryDirectory(prefix="unetctl-benchmark-") as folder:
         for i, (selection, targets) in enumerate(zip(selections, truths, strict=True)):
-            with SelectedPlanes(selection) as source:
+            with SelectedPlanes(selection, task.recipe.input.channels) as source:
                 path = Path(folder) / f"{i}.ome.zarr"
                 found = predicted_volume(source, task, network, path, device, emit, should_stop)
                 raw = source.raw()

@@ -17,9 +17,11 @@ from unetctl.networks.network import Network
 from unetctl.runtime.device import resolve
 from unetctl.runtime.events import Listener
 from unetctl.runtime.memory import budget
+from unetctl.runtime.numerics import Keep
 from unetctl.runtime.planning import PlanWishes, make_plan
 from unetctl.runtime.run_folder import RunFolder
 from unetctl.sources.base import ImageInfo, Source, SourceInfo
+from unetctl.sources.coloured import coloured
 from unetctl.sources.open import open_source
 from unetctl.training.crops import Plane
 from unetctl.training.splits import Selection
@@ -31,10 +33,14 @@ class SelectedPlanes:
     """A source that shows the chosen planes of a pair's picture as a volume of its own, held as a context.
 
     Planes are numbered as in training: over all axes but c, y and x.
+
+    Args:
+        selection: the planes.
+        num_channels: that the network takes; grey pictures are shown with three where it takes three.
     """
 
-    def __init__(self, selection: Selection) -> None:
-        self._inner: Source = open_source(str(selection.pair.image))
+    def __init__(self, selection: Selection, num_channels: int = 1) -> None:
+        self._inner: Source = coloured(open_source(str(selection.pair.image)), num_channels)
         info = self._inner.info.images[selection.pair.i_image]
         self._i_image, self._planes = selection.pair.i_image, selection.planes
         self._lead = [axis for axis, letter in enumerate(info.axes) if letter not in "cyx"]
@@ -74,6 +80,11 @@ class SelectedPlanes:
     def image(self) -> ImageInfo:
         """The one picture."""
         return self._info.images[0]
+
+    @property
+    def is_volume(self) -> bool:
+        """True if the planes follow each other in depth, not in time or as pages."""
+        return [self._axes[axis] for axis in self._lead] == ["z"]
 
     def read(self, i_image: int, box: Box) -> Pixels:
         """See `Source.read`."""
@@ -138,18 +149,28 @@ def predicted_volume(
     device: str,
     emit: Listener,
     should_stop: Callable[[], bool],
+    *,
+    keep: Keep | None = None,
 ) -> Pixels:
     """What `predict` answers for a source.
 
+    Args:
+        source: of one picture.
+        task, network: what is asked.
+        output: where the store is made.
+        device, emit, should_stop: see `unetctl.jobs.benchmark_accuracy.accuracy`.
+        keep: what is answered, as it is stored; None: see below.
+
     Returns:
-        (z, y, x): probabilities 0..1, float32, of a task with one class; class numbers, uint8, of one with several.
+        With `keep`, all channels: (c, z, y, x) or (c, y, x). Else (z, y, x): probabilities 0..1, float32, of a task with one
+        class; class numbers, uint8, of one with several.
 
     Raises:
         InputError: if the source does not fit the task.
         Stopped: if asked to stop.
     """
     is_binary = task.recipe.output.num_channels == 1
-    options = PredictOptions(output=output, device=device, keep="probability" if is_binary else "classes")
+    options = PredictOptions(output=output, device=device, keep=keep or ("probability" if is_binary else "classes"))
     _, compute = resolve(options.device, options.precision)
     budget_bytes = budget(None)
     wishes: PlanWishes = options.wishes
@@ -162,5 +183,7 @@ def predicted_volume(
     if run_prediction(prediction, network, emit, should_stop).status != "done":
         raise Stopped("stopped while predicting", "", "run the same command again")
     stored = prediction.folder.sink().read(0, 0, Box.whole(prediction.plan.images[0].output.shape))
+    if keep is not None:
+        return np.asarray(stored)
     stored = stored.reshape(-1, *stored.shape[-2:])
     return (stored.astype(np.float32) / 255) if is_binary else stored

@@ -10,9 +10,9 @@ class BenchmarkReport:
     """Measurements as values and as words.
 
     Attributes:
-        kind: "speed" or "accuracy".
-        values: plain values, for JSON; see `unetctl.jobs.benchmark_speed.speed` and
-            `unetctl.jobs.benchmark_accuracy.accuracy`.
+        kind: "speed", "accuracy" or "train".
+        values: plain values, for JSON; see `unetctl.jobs.benchmark_speed.speed`,
+            `unetctl.jobs.benchmark_accuracy.accuracy` and `unetctl.jobs.benchmark_train.train_speed`.
         text: one line each, for people.
     """
 

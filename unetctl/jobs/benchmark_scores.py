@@ -18,6 +18,7 @@ from unetctl.metrics.boundary import (
     score_thresholds,
 )
 from unetctl.metrics.overlap import Overlap, count_overlap
+from unetctl.metrics.precision import mean_precision
 from unetctl.metrics.warping import warping_error
 from unetctl.runtime.events import Listener, StageProgress
 
@@ -117,8 +118,9 @@ def score_binary(
     """Overlap of masks where there is one class: all pixels together, and per plane.
 
     Returns:
-        Values: "thresholds", "all" (IoU, Dice, precision, recall, misclassified at each of them), "best", "slices" (per
-        plane at the shipped threshold), "raw" (the raw image at its best threshold) and "ignored".
+        Values: "thresholds", "all" (IoU, Dice, precision, recall, misclassified at each of them), "mean_precision" (over IoU
+        0.5 to 0.95 of every plane, at each of them), "best", "slices" (per plane at the shipped threshold), "raw" (the raw
+        image at its best threshold), "num_empty" (planes whose labels are empty) and "ignored".
 
     Raises:
         Stopped: if asked to stop.
@@ -127,6 +129,7 @@ def score_binary(
     total = dict.fromkeys(thresholds, Overlap(0, 0, 0, 0))
     raw_total = dict.fromkeys(_RAW_THRESHOLDS, Overlap(0, 0, 0, 0))
     per_plane: list[tuple[str, dict[float, Overlap]]] = []
+    raw_counts: list[dict[float, Overlap]] = []
     for volume in volumes:
         truth = volume.target > 0
         raw = _as_probability(volume.raw, truth)
@@ -138,8 +141,9 @@ def score_binary(
             per_plane.append((name, counts))
             for t in thresholds:
                 total[t] += counts[t]
+            raw_counts.append({t: count_overlap(raw[i] >= t, truth[i], ignore=ignore) for t in _RAW_THRESHOLDS})
             for t in _RAW_THRESHOLDS:
-                raw_total[t] += count_overlap(raw[i] >= t, truth[i], ignore=ignore)
+                raw_total[t] += raw_counts[-1][t]
             emit(StageProgress("score", len(per_plane)))
     at_shipped = min(thresholds, key=lambda t: abs(t - shipped))
     chosen = {
@@ -153,6 +157,9 @@ def score_binary(
             rows.append({"plane": name, "threshold": threshold, **_overlap_values(counts[threshold])})
         rows.append({"plane": "all", "threshold": threshold, **_overlap_values(total[threshold])})
     raw_at = max(_RAW_THRESHOLDS, key=lambda t: raw_total[t].iou)
+    precision = {name: mean_precision([counts[t] for _, counts in per_plane]) for name, t in chosen.items()}
+    raw_precision = max(mean_precision([counts[t] for counts in raw_counts]) for t in _RAW_THRESHOLDS)
+    num_empty = sum(not (volume.target[i] > 0).any() for volume in volumes for i in range(len(volume.names)))
     values = {
         "thresholds": chosen,
         "all": {name: _overlap_values(total[t]) for name, t in chosen.items()},
@@ -163,10 +170,16 @@ def score_binary(
             },
         },
         "slices": [row for row in rows if row["plane"] != "all" and row["threshold"] == at_shipped],
-        "raw": {"threshold": raw_at, **_overlap_values(raw_total[raw_at])},
+        "mean_precision": precision,
+        "raw": {"threshold": raw_at, **_overlap_values(raw_total[raw_at]), "mean_precision": raw_precision},
+        "num_empty": num_empty,
         "ignored": _ignored_share(volumes),
     }  # fmt: skip
-    text = [_overlap_line(f"all pixels at {t:.2f} ({name})", total[t]) for name, t in chosen.items()]
+    text = [
+        f"mean precision over IoU 0.5 to 0.95 {precision['shipped']:.4f} at {at_shipped:.2f}, of the raw image at its best threshold "
+        f"{raw_precision:.4f}; {num_empty} of {len(per_plane)} planes hold no foreground"
+    ]
+    text += [_overlap_line(f"all pixels at {t:.2f} ({name})", total[t]) for name, t in chosen.items()]
     text += [_overlap_line("raw image at its best threshold", raw_total[raw_at])]
     text += [_overlap_line(f"  {name}", counts[at_shipped]) for name, counts in per_plane]
     return Scored(values, tuple(text), tuple(rows))

@@ -66,6 +66,7 @@ def predict_all(
             inputs, resolved, options, pages,
             on_error=on_error, max_failed=max_failed, emit=emit, should_stop=should_stop, on_report=on_report,
         )  # fmt: skip
+    _refuse_overlay(options)
     network = resolved.network()
     chosen = _chosen(inputs, options, emit)
     limit = failure_limit(max_failed, len(chosen))
@@ -107,6 +108,13 @@ def predict_all(
     return reports
 
 
+def _refuse_overlay(options: PredictOptions) -> None:
+    if options.keep == "overlay":
+        raise UsageError(
+            "--keep overlay for a volume", "pages", "--pages takes the planes of a folder as pictures of their own"
+        )
+
+
 def _refuse_for_pages(verify_seams: bool, cluster: str | None) -> None:
     for name, is_given in (("--verify-seams", verify_seams), ("--cluster", cluster is not None)):
         if is_given:
@@ -133,6 +141,7 @@ def dry_run(
     pages = page_options or PageOptions()
     if are_pages(inputs, resolved.recipe, options.output, pages):
         return plan_pages(inputs, resolved, options, pages)
+    _refuse_overlay(options)
     network = resolved.network()
     summaries = []
     for path, own in _chosen(inputs, options, emit):

@@ -39,12 +39,17 @@ def finish_output(
     Raises:
         ResourceError: if the disk is full, or something does not read back as it was written.
     """
+    if plan.keep == "labels":
+        from unetctl.jobs.finish_labels import finish_labels  # which in turn exports by `export_store`
+
+        with _damage_explained(folder):
+            return finish_labels(folder, plan, emit, should_stop, keep_store=keep_store, checksums=checksums)
     sink = folder.sink()
     with _damage_explained(folder):
         if not _build_pyramid(folder, sink, emit, should_stop, checksums):
             return False
         if not folder.is_zarr:
-            return _export(folder, sink, emit, should_stop, keep_store)
+            return export_store(folder, sink, emit, should_stop, keep_store)
     folder.mark_finished({"kind": "zarr"})
     return True
 
@@ -64,9 +69,14 @@ def _damage_explained(folder: RunFolder) -> Iterator[None]:
         ) from error
 
 
-def _export(
+def export_store(
     folder: RunFolder, sink: ZarrSink, emit: Listener, should_stop: Callable[[], bool], keep_store: bool
 ) -> bool:
+    """Writes a complete store as the run's TIFF, verifies it, and removes the stores unless they are to be kept.
+
+    Returns:
+        False if asked to stop.
+    """
     begun = time.monotonic()
     started = False
 

@@ -227,8 +227,8 @@ def _run_locked(
     options, folder = prediction.options, prediction.folder
     indices = plan.part(options.part[0] - 1, options.part[1]) if options.part else range(plan.num_blocks)
     swept = folder.sweep() if options.part is None else 0
-    # Of an OME-Zarr, a part looks after its own blocks alone.
-    if (options.part is None or not folder.is_zarr) and folder.is_finished(options.verify):
+    # Where the store is the output, a part looks after its own blocks alone.
+    if (options.part is None or folder.store_path != folder.output) and folder.is_finished(options.verify):
         return _report(prediction, plan, "nothing-new", len(indices), 0, LoopTimes(), begun)
     if options.part is None and folder.finished() and not folder.store_path.exists():
         emit(Note(f"{folder.output} is gone or not as it was written: computing again", "warning"))

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unetctl.errors import ResourceError, UsageError
+from unetctl.jobs.sample_folder import Drawn, put_folder
 
 if TYPE_CHECKING:
     from unetctl.jobs.sample_em import Slice
@@ -28,7 +29,7 @@ class Sample:
         axes: of the sizes.
         shape: in the order of `axes`, unless another is asked for.
         smallest: side, pixels.
-        suffixes: that its name may end in, the usual one first.
+        suffixes: that its name may end in, the usual one first; none: it is a folder of pictures with their labels.
     """
 
     what: str
@@ -47,6 +48,21 @@ SAMPLES = {
         "a scanned page of handwriting: aged paper, a stain, writing of the other side, uneven light, the scanner's dark bed",
         "yx", (1000, 700), 128, (".png",),
     ),
+    "salt": Sample(
+        "a folder of seismic sections with masks of salt to train on and to test: reflectors, folds, faults, salt bodies",
+        "nyx", (500, 101, 101), 32, (),
+    ),
+    "nuclei": Sample(
+        "fluorescent nuclei of unequal brightness, many of them touching, with photon noise", "yx", (384, 384), 64, (".png",)
+    ),
+    "cells": Sample(
+        "cells that touch, in differential interference contrast: one flank bright, one dark", "yx", (512, 512), 128,
+        (".tif", ".tiff"),
+    ),
+    "restore": Sample(
+        "a photograph, drawn, with square and round overlays; its truth is the picture without them", "yx", (384, 512), 64, (".png",)
+    ),
+    "logo": Sample("an emblem on a transparent ground, to be found in other pictures", "yx", (160, 160), 48, (".png",)),
 }  # fmt: skip
 #: Pixel size of the em sample (z, y, x), micrometres: the one that the em weights were trained at.
 EM_SPACING_UM = (0.05, 0.004, 0.004)
@@ -64,19 +80,23 @@ def make_sample(
     labels: bool = False,
     overwrite: bool = False,
 ) -> Path:
-    """Writes a made-up input: for em a stack as OME-TIFF, (z, y, x) uint8 with its pixel size; for dibco a page as colour PNG of 300 dpi.
+    """Writes a made-up input, see `SAMPLES`.
+
+    For em a stack as OME-TIFF, (z, y, x) uint8 with its pixel size; for dibco a page as colour PNG of 300 dpi; for others a
+    picture, or a folder of pictures with labels.
 
     The same task, shape and seed give the same file, byte for byte, by the same versions of numpy, scipy and tifffile.
     Memory is that of one slice (and one bit a pixel with `labels`), or about 100 bytes a pixel of the page.
 
     Args:
-        task: "em" or "dibco".
+        task: one of `SAMPLES`.
         output: a name that ends as the sample's kind does (.tif, .png), or an existing folder; None:
-            ``<task>-sample.<ending>`` in the working directory.
-        shape: (z, y, x) pixels of em, at least (1, 32, 32); (y, x) of dibco, at least (128, 128); None: a small one.
+            ``<task>-sample.<ending>`` in the working directory. A sample that is a folder takes any name for it.
+        shape: (z, y, x) pixels of em, at least (1, 32, 32); (y, x) of dibco, at least (128, 128); of folders (pictures, y, x);
+            None: a small one.
         seed: another seed is another piece of tissue, or another page.
         labels: write the truth beside it too, see `labels_path`: 255 inside cells and 0 on membranes; 255 on paper
-            and 0 on ink, one bit a pixel.
+            and 0 on ink, one bit a pixel; the number of each object, 16 bits a pixel.
         overwrite: replace what lies there; otherwise only a file that already is this very sample is accepted.
 
     Returns:
@@ -90,15 +110,21 @@ def make_sample(
         raise UsageError(f"there is no sample for the task {task}", f"one of {', '.join(SAMPLES)}")
     sample = SAMPLES[task]
     sizes = sample.shape if shape is None else tuple(shape)
-    least = tuple(1 if axis == "z" else sample.smallest for axis in sample.axes)
+    least = tuple(1 if axis in "zn" else sample.smallest for axis in sample.axes)
     if len(sizes) != len(least) or any(n < limit for n, limit in zip(sizes, least, strict=True)):
         raise UsageError(
             f"a sample of {'x'.join(map(str, sizes))} pixels for the task {task}",
-            f"at least {'x'.join(map(str, least))} ({', '.join(sample.axes)})",
+            f"at least {'x'.join(map(str, least))} ({', '.join(sample.axes).replace('n', 'pictures')})",
         )
     if seed < 0:
         raise UsageError(f"seed {seed}", "0 or more")
     path = _named(task, output)
+    if not sample.suffixes:
+        try:
+            put_folder(path, _drawn(task, sizes, seed), overwrite)
+        except OSError as error:
+            raise _unwritable(path, error) from error
+        return path
     wanted = [path, labels_path(path)] if labels else [path]
     taken = next((p for p in wanted if p.is_dir() or (p.exists() and not p.is_file())), None)
     if taken is not None:
@@ -106,10 +132,14 @@ def make_sample(
     try:
         _put(wanted, overwrite, _writer(task, sizes, seed))
     except OSError as error:
-        raise ResourceError(
-            f"{path} could not be written ({error.strerror or error})", "", "check the folder's rights and free space"
-        ) from error
+        raise _unwritable(path, error) from error
     return path
+
+
+def _unwritable(path: Path, error: OSError) -> ResourceError:
+    return ResourceError(
+        f"{path} could not be written ({error.strerror or error})", "", "check the folder's rights and free space"
+    )
 
 
 def labels_path(path: Path) -> Path:
@@ -124,6 +154,13 @@ def labels_path(path: Path) -> Path:
 
 def _named(task: str, output: Path | None) -> Path:
     suffixes = SAMPLES[task].suffixes
+    if not suffixes:
+        path = output or Path(f"{task}-sample")
+        if not path.absolute().parent.is_dir():
+            raise UsageError(
+                f"-o {path}: there is no folder {path.parent}", "an existing folder", f"mkdir -p {path.parent}"
+            )
+        return path
     name = f"{task}-sample{suffixes[0]}"
     if output is None:
         return Path(name)
@@ -143,9 +180,22 @@ _Writer = Callable[[list[Path]], None]
 
 
 def _writer(task: str, shape: tuple[int, ...], seed: int) -> _Writer:
+    if task == "logo":
+        return partial(_write_logo, shape=(shape[0], shape[1]), seed=seed)
+    if task in ("nuclei", "cells"):
+        return partial(_write_objects, task=task, shape=(shape[0], shape[1]), seed=seed)
+    if task == "restore":
+        return partial(_write_scene, shape=(shape[0], shape[1]), seed=seed)
     if task == "dibco":
         return partial(_write_page, shape=(shape[0], shape[1]), seed=seed)
     return partial(_write_stack, shape=(shape[0], shape[1], shape[2]), seed=seed)
+
+
+def _drawn(task: str, shape: tuple[int, ...], seed: int) -> Drawn:
+    """The files of a sample that is a folder."""
+    from unetctl.jobs.sample_salt import salt_files
+
+    return partial(salt_files, shape[0], (shape[1], shape[2]), seed)
 
 
 def _put(paths: list[Path], overwrite: bool, write: _Writer) -> None:
@@ -161,6 +211,34 @@ def _put(paths: list[Path], overwrite: bool, write: _Writer) -> None:
     finally:
         for new in made:
             new.unlink(missing_ok=True)
+
+
+def _write_scene(paths: list[Path], shape: tuple[int, int], seed: int) -> None:
+    from unetctl.jobs.sample_restore import damaged_scene
+    from unetctl.sinks.page import Page
+    from unetctl.sinks.pages import encode_page
+
+    scene = damaged_scene(shape, seed)
+    for path, pixels in zip(paths, (scene.damaged, scene.clean), strict=False):
+        path.write_bytes(encode_page(Page(pixels, None), "png"))
+
+
+def _write_logo(paths: list[Path], shape: tuple[int, int], seed: int) -> None:
+    from unetctl.jobs.sample_logo import emblem_files
+
+    for path, content in zip(paths, emblem_files(shape, seed), strict=False):
+        path.write_bytes(content)
+
+
+def _write_objects(paths: list[Path], task: str, shape: tuple[int, int], seed: int) -> None:
+    from unetctl.jobs import sample_objects
+    from unetctl.sinks.page import Page
+    from unetctl.sinks.pages import encode_page
+
+    made = sample_objects.nuclei(shape, seed) if task == "nuclei" else sample_objects.cells(shape, seed)
+    pages: list[npt.NDArray[Any]] = [made.grey, made.ids]
+    for path, pixels in zip(paths, pages, strict=False):
+        path.write_bytes(encode_page(Page(pixels, None), "png" if task == "nuclei" else "tiff"))
 
 
 def _write_page(paths: list[Path], shape: tuple[int, int], seed: int) -> None:

@@ -15,6 +15,7 @@ from unetctl.runtime.report import RunReport, peak_memory
 from unetctl.runtime.run_folder import RunFolder
 from unetctl.runtime.run_plan import RunPlan
 from unetctl.sinks.tiff import export_tiff, verify_tiff
+from unetctl.sinks.zarr import ZarrSink
 
 #: So many missing blocks are named in a message.
 _NAMED = 8
@@ -117,12 +118,12 @@ def _export_to(folder: RunFolder, to: Path, should_stop: Callable[[], bool]) -> 
         )
     if to.exists():
         raise UsageError(f"{to} exists", "a new name", "choose another or remove it")
-    if not folder.store_path.exists():
+    if not folder.made_path.exists():
         raise InputError(
             f"the store of {folder.output} was removed after its export",
             "a store",
             "predict with --keep-store, or to OME-Zarr",
         )
-    sink = folder.sink()
+    sink = ZarrSink.open(folder.made_path)
     export_tiff(sink, to, should_stop=should_stop)
     verify_tiff(sink, to)

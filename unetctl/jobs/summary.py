@@ -118,7 +118,7 @@ def summarise(prediction: Prediction, network: Network, *, warm_up: bool) -> Pla
         "budget_bytes": prediction.budget_bytes,
         "store_bytes": store.num_bytes,
         "store_files": store.num_files,
-        "output_bytes": 0 if prediction.folder.is_zarr else tiff_size(layout),
+        "output_bytes": 0 if prediction.folder.is_zarr and plan.keep != "labels" else tiff_size(layout),
         "free_bytes": shutil.disk_usage(_existing(prediction.folder.output)).free,
         "keep": plan.keep,
         "threshold": plan.threshold,

@@ -10,10 +10,12 @@ import numpy as np
 from unetctl.errors import InputError, Stopped
 from unetctl.recipe.schema import Recipe
 from unetctl.runtime.events import Listener, Note
+from unetctl.training.compose import Composer
 from unetctl.training.crops import Plane
 from unetctl.training.load import LoadedPair, load_selection, with_loss_weights
 from unetctl.training.pairs import PairTable, find_pairs
 from unetctl.training.polarity import settled
+from unetctl.training.regions import parted
 from unetctl.training.splits import Selection, Split, SplitRules, excluded_pairs, make_split
 from unetctl.training.survey import survey
 
@@ -27,6 +29,7 @@ class TrainData:
         train, val: planes with loss weights.
         value_range: lowest and highest grey value of the training planes.
         spacing_um: of the first training picture.
+        composer: where the data are composed from one picture: what makes the crops; `train` are a few of them then.
     """
 
     split: Split
@@ -34,6 +37,7 @@ class TrainData:
     val: tuple[Plane, ...]
     value_range: tuple[float, float]
     spacing_um: tuple[float | None, ...]
+    composer: Composer | None = None
 
     def digest(self) -> str:
         """SHA-256 (64 hex digits) of names, sizes, pixels and targets, all of them."""
@@ -95,6 +99,11 @@ def gather(wishes: DataWishes, recipe: Recipe, emit: Listener, should_stop: Call
     num_train = sum(len(pair.planes) for pair in train_pairs)
     planes = [plane for pair in pairs for plane in pair.planes]
     planes = with_loss_weights(planes, recipe, planes[:num_train])
+    if len(planes) == 1 and s.val_share > 0 and not wishes.val:
+        parts = parted(planes[0], s.val_share)
+        if parts is not None:
+            planes, num_train = [parts[0], parts[1]], 1
+            emit(Note(parts[2], "info"))
     num_empty = sum(not plane.target.any() for plane in planes)
     if num_empty:
         emit(Note(f"{num_empty} of {len(planes)} planes hold background only", "info"))

@@ -3,11 +3,12 @@
 run/
     recipe.toml           as resolved; the mark of a training run, usable as --task
     split.json            which planes train, validate, test
-    checkpoints/last.pt   to go on from
+    checkpoints/          last.pt to go on from; best.pt, of the best validation; epoch-NNNN.pt, as train.keep_every says
     weights.safetensors   the best so far, for predict
     board/                TensorBoard events
     report.html  report.json
     log.jsonl             what happened and when
+    preview.png, .html    samples, of --preview
 """
 
 import shutil
@@ -18,7 +19,7 @@ from pathlib import Path
 from unetctl.errors import ResourceError, UsageError
 from unetctl.jobs.tasks import RUN_WEIGHTS
 
-_PARTIAL = ".recipe.toml.partial"
+_HARMLESS = ("run.lock", ".recipe.toml.partial", "preview.", ".preview.")
 
 
 def refuse_foreign(folder: Path) -> None:
@@ -30,8 +31,8 @@ def refuse_foreign(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"-o {folder} is a file", "a folder for the training run")
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    # A run that was killed before its first step leaves its lock, perhaps a half of its recipe.
-    if "recipe.toml" not in names and not all(name.startswith(("run.lock", _PARTIAL)) for name in names):
+    # A run that was killed before its first step leaves its lock, perhaps a half of its recipe; --preview leaves its sheet.
+    if "recipe.toml" not in names and not all(name.startswith(_HARMLESS) for name in names):
         raise UsageError(f"{folder} exists and is not a training run", "a new name", "choose another with -o")
 
 
@@ -50,7 +51,7 @@ def clear(folder: Path) -> None:
     for name in ("checkpoints", "board"):
         if (folder / name).exists():
             shutil.rmtree(folder / name)
-    for name in (RUN_WEIGHTS, "report.html", "report.json", "split.json", "log.jsonl"):
+    for name in (RUN_WEIGHTS, "report.html", "report.json", "split.json", "log.jsonl", "preview.png", "preview.html"):
         (folder / name).unlink(missing_ok=True)
 
 

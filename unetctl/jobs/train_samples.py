@@ -25,13 +25,39 @@ def samples_of(planes: Sequence[Plane], validated: Validated, recipe: Recipe) ->
     """
     threshold = validated.figures.get("threshold", recipe.output.threshold)
     pairs = list(zip(planes, validated.outputs, strict=True))[:_SHOWN_PLANES]
+    if recipe.labels.kind == "image":
+        return [_repaired_sample(plane, output, threshold) for plane, output in pairs]
     return [_sample(plane, logits, recipe, threshold) for plane, logits in pairs]
 
 
-def _sample(plane: Plane, logits: npt.NDArray[Any], recipe: Recipe, threshold: float) -> Sample:
-    shown = plane.pixels[plane.pixels.shape[0] // 2]
+def _repaired_sample(plane: Plane, output: npt.NDArray[Any], threshold: float) -> Sample:
+    """Of a network that repairs: the damaged picture, the clean one and the repaired one."""
+    is_found = probability_of(output[0]) >= threshold
+    clean, repaired = plane.target[1:].astype(np.float32), np.where(is_found, output[1:], plane.pixels)
+    inside = plane.target[0] > 0
+    error = float(((repaired.clip(0, 1) - clean)[:, inside] ** 2).mean()) if inside.any() else 0.0
+    figures = {"rmse_inside": error**0.5, "misclassified": float((is_found != inside).mean())}
+    return Sample(plane.name, _as_picture(plane.pixels), _as_picture(clean), _as_picture(repaired), figures)
+
+
+def _as_picture(pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    """(y, x, 3) or (y, x) of (C, y, x), black 0 and white 1."""
+    shown = (pixels.clip(0, 1) * 255).round().astype(np.uint8)
+    return np.ascontiguousarray(np.moveaxis(shown, 0, -1)) if len(shown) == 3 else shown[0]
+
+
+def _input(plane: Plane, recipe: Recipe) -> npt.NDArray[np.uint8]:
+    """The middle plane, in colour (y, x, 3) if it has three channels, else its middle channel (y, x)."""
+    num = recipe.input.channels
+    start = recipe.input.context_slices // 2 * num
+    shown = plane.pixels[start : start + 3] if num == 3 else plane.pixels[start + num // 2]
     low, high = np.percentile(shown, (0.5, 99.5))
     picture = np.clip((shown - low) / max(high - low, 1e-6) * 255, 0, 255).astype(np.uint8)
+    return np.ascontiguousarray(np.moveaxis(picture, 0, -1)) if num == 3 else picture
+
+
+def _sample(plane: Plane, logits: npt.NDArray[Any], recipe: Recipe, threshold: float) -> Sample:
+    picture = _input(plane, recipe)
     if recipe.output.num_channels == 1:
         probability = probability_of(logits[0])
         wrong = (probability >= threshold) != (plane.target[0] > 0)

@@ -183,7 +183,7 @@ def verify_seams(
         plan.compute.precision,
         difference,
         largest,
-        plan.keep,
+        "probability" if plan.keep == "labels" else plan.keep,
         stored_difference,
         num_differing,
         compared_with,
@@ -300,7 +300,7 @@ class _Stored:
         self._sink = self._folder.sink() if self._folder.store_path.is_dir() else None
         self._source = None
         self.name = self._folder.output.name
-        if self._sink is None and self._folder.output.exists():
+        if self._sink is None and self._folder.output.exists() and not self._folder.is_staged:
             try:
                 self._source = open_source(str(self._folder.output))
             except InputError:

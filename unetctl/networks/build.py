@@ -11,7 +11,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from unetctl.errors import WeightsError
 from unetctl.networks.layers import ConvUnit
 from unetctl.networks.network import Network
-from unetctl.networks.spec import SPECS, NetworkSpec, StackedSpec, UNetSpec
+from unetctl.networks.restorer import Restorer
+from unetctl.networks.spec import SPECS, NetworkSpec, RestorerSpec, StackedSpec, UNetSpec
 from unetctl.networks.stacked import Stacked
 from unetctl.networks.unet import UNet
 
@@ -55,6 +56,8 @@ def _module_of(spec: NetworkSpec) -> Network:
             return UNet(spec)
         case StackedSpec():
             return Stacked(spec)
+        case RestorerSpec():
+            return Restorer(spec)
     raise ValueError(f"there is no module for networks of kind {spec.kind!r}")
 
 

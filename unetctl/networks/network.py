@@ -41,10 +41,13 @@ class Answer:
     Attributes:
         logits: (N, out_channels, *core), float32 or float64.
         image: (N, image_channels, *core), on the input's normalised scale; None of networks that answer none.
+        prediction: as `image`, of networks that repair: what they would put everywhere, where `image` is the input itself
+            outside the damage that the logits tell; None of all others.
     """
 
     logits: Tensor
     image: Tensor | None = None
+    prediction: Tensor | None = None
 
 
 class Network(nn.Module, ABC):

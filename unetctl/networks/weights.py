@@ -83,8 +83,14 @@ def stored_dtype(name: str) -> torch.dtype:
     return torch.float32 if ".norm." in name else torch.float16
 
 
-def save_weights(path: Path, network: Network, header: WeightsHeader) -> None:
+def save_weights(path: Path, network: Network, header: WeightsHeader, *, is_exact: bool = False) -> None:
     """Writes the weights to a temporary name beside `path`, flushes them to disk, renames.
+
+    Args:
+        path: of the file.
+        network: stays as it is.
+        header: what the file says of itself.
+        is_exact: keep every number as it is, float32, in twice the space; else see `stored_dtype`.
 
     Raises:
         OSError: if the disk refuses.
@@ -93,7 +99,7 @@ def save_weights(path: Path, network: Network, header: WeightsHeader) -> None:
     for name, value in network.state_dict().items():
         if name.endswith("num_batches_tracked"):
             continue
-        tensors[name] = value.detach().to("cpu", stored_dtype(name)).contiguous()
+        tensors[name] = value.detach().to("cpu", torch.float32 if is_exact else stored_dtype(name)).contiguous()
     content = save(tensors, {HEADER_KEY: header.to_json()})
     temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
@@ -170,6 +176,5 @@ def _refuse_foreign(path: Path) -> None:
         raise WeightsError(
             f"{path} is a pickled PyTorch file, which runs its author's code when opened",
             "safetensors",
-            "load it in Python with torch.load(path, weights_only=True) and save it with "
-            "unetctl.networks.weights.save_weights",
+            "unetctl import reads such a file by weights_only=True: unetctl import FILE --task RECIPE -o weights.safetensors",
         )

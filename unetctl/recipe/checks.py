@@ -8,7 +8,10 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from unetctl.networks.spec import UNetSpec
+from unetctl.recipe.compose_section import COMPOSE_CHECKS
+from unetctl.recipe.damage_section import DAMAGE_CHECKS
 from unetctl.recipe.label_checks import LABEL_CHECKS
+from unetctl.recipe.objects_checks import OBJECTS_CHECKS
 from unetctl.recipe.problems import Problem
 from unetctl.recipe.split_entries import SPLIT_CHECKS
 from unetctl.recipe.training_checks import TRAINING_CHECKS, swap
@@ -112,6 +115,17 @@ def _value_range_used(r: "Recipe") -> Iterator[Problem]:
         )
 
 
+def _ground(r: "Recipe") -> Iterator[Problem]:
+    method, ground = r.normalise.method, r.normalise.ground
+    if ground is not None and method != "percentile":
+        yield Problem(
+            "normalise.ground",
+            f'"{ground}" with method = "{method}"',
+            'method = "percentile"',
+            "leave ground out otherwise",
+        )
+
+
 def _widths(r: "Recipe") -> Iterator[Problem]:
     network = r.network
     both = [key for key in ("base_width", "depth") if getattr(network, key) is not None]
@@ -132,7 +146,7 @@ def _kernel(r: "Recipe") -> Iterator[Problem]:
 
 def _blocks(r: "Recipe") -> Iterator[Problem]:
     kind, blocks = r.network.kind, r.network.blocks
-    if kind == "unet" and blocks is not None:
+    if kind != "stacked" and blocks is not None:
         yield Problem(
             "network.blocks", f'{blocks} with kind = "{kind}"', 'kind = "stacked"', "leave blocks out otherwise"
         )
@@ -197,7 +211,7 @@ def _keep(r: "Recipe") -> Iterator[Problem]:
     if keep == "image":
         if not r.network.answers_image:
             seen = f'"image" with kind = "{r.network.kind}" of [network]'
-            yield Problem("output.keep", seen, 'a network that answers an image (kind = "stacked")')
+            yield Problem("output.keep", seen, 'a network that answers an image (kind = "stacked" or "restorer")')
     elif activation == "none" and keep != "logits":
         yield Problem(
             "output.keep",
@@ -227,6 +241,7 @@ CHECKS: tuple[Check, ...] = (
     _percentiles,
     _value_range,
     _value_range_used,
+    _ground,
     _widths,
     _kernel,
     _blocks,
@@ -239,6 +254,9 @@ CHECKS: tuple[Check, ...] = (
     _keep,
     _class_names,
     *LABEL_CHECKS,
+    *OBJECTS_CHECKS,
     *SPLIT_CHECKS,
     *TRAINING_CHECKS,
+    *DAMAGE_CHECKS,
+    *COMPOSE_CHECKS,
 )

@@ -65,4 +65,41 @@ def _label_kind(r: "Recipe") -> Iterator[Problem]:
         )
 
 
-LABEL_CHECKS: tuple[Callable[["Recipe"], Iterator[Problem]], ...] = (_label_values, _label_foreground, _label_kind)
+def _label_colours(r: "Recipe") -> Iterator[Problem]:
+    labels, num = r.labels, r.output.num_channels
+    drawn = toml_value(labels.colours)
+    if not labels.colours:
+        if labels.ignore_colour is not None:
+            yield Problem(
+                "labels.ignore_colour", f'"{labels.ignore_colour}" without colours', "colours for the classes"
+            )
+        return
+    double = sorted({colour for colour in labels.colours if labels.colours.count(colour) > 1})
+    if double:
+        yield Problem("labels.colours", f"{toml_value(double)} more than once", "each colour once")
+    if labels.ignore_colour in labels.colours:
+        yield Problem(
+            "labels.ignore_colour", f'"{labels.ignore_colour}", which is one of colours', "a colour of no class"
+        )
+    if labels.values or labels.ignore is not None or labels.foreground != "values":
+        others = [key for key in ("values", "ignore") if getattr(labels, key) not in ((), None)] or ["foreground"]
+        yield Problem(
+            "labels.colours", f"{drawn} together with {' and '.join(others)}", "one of the two ways to read labels"
+        )
+    if labels.kind not in ("binary", "classes"):
+        yield Problem("labels.colours", f'{drawn} with kind = "{labels.kind}"', 'kind = "binary" or "classes"')
+    elif labels.kind == "classes" and len(labels.colours) != num:
+        expected = f"{num} colours, one for each of {toml_value(r.output.classes)}"
+        yield Problem("labels.colours", drawn, expected)
+    elif labels.kind == "binary" and len(labels.colours) < 2:
+        yield Problem(
+            "labels.colours", drawn, "background colours, then the foreground", 'for example ["#000000", "#ff0000"]'
+        )
+
+
+LABEL_CHECKS: tuple[Callable[["Recipe"], Iterator[Problem]], ...] = (
+    _label_values,
+    _label_foreground,
+    _label_kind,
+    _label_colours,
+)

@@ -49,8 +49,11 @@ def _output(recipe: Recipe) -> str:
         "probability": "probability of",
         "mask": "mask of",
         "classes": "number of the class,",
+        "labels": "a number for every object, from",
         "logits": "logits of",
-        "image": "the image, cleaned, around",
+        "image": "the image, repaired where there is"
+        if recipe.network.kind == "restorer"
+        else "the image, cleaned, around",
     }[out.keep]
     return f"{what} {', '.join(out.classes) or 'the foreground'}"
 

@@ -10,20 +10,25 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from unetctl.networks.spec import NetworkSpec, StackedSpec, UNetSpec
+from unetctl.networks.spec import NetworkSpec, RestorerSpec, StackedSpec, UNetSpec
 from unetctl.recipe import checks
+from unetctl.recipe.compose_section import Compose
+from unetctl.recipe.damage_section import Damage
 from unetctl.recipe.dump import dump_toml
+from unetctl.recipe.objects_section import Objects
 from unetctl.recipe.problems import as_error
 from unetctl.recipe.section import AS_LIST, Names, Positive, PositiveRange, Range, Section, Width
 from unetctl.recipe.training_sections import Augment, Labels, Loss, Split, Train
 
 __all__ = [
     "Augment",
+    "Damage",
     "Input",
     "Labels",
     "Loss",
     "Network",
     "Normalise",
+    "Objects",
     "Output",
     "Recipe",
     "Section",
@@ -36,6 +41,8 @@ __all__ = [
 DEFAULT_BASE_WIDTH, DEFAULT_DEPTH = 16, 4
 #: U-Nets of kind "stacked" when the recipe does not say.
 DEFAULT_BLOCKS = 2
+#: Residual sub-blocks a level of kind "restorer" when the recipe does not say.
+DEFAULT_SUB_BLOCKS = 3
 
 
 class Task(Section):
@@ -96,6 +103,11 @@ class Normalise(Section):
         default=None,
         description="grey values that become 0 and 1 with method range; absent: what the pixel type can hold",
     )
+    ground: Literal["dark"] | None = Field(
+        default=None,
+        description="of method percentile: dark turns pictures into negatives whose ground is bright (their median lies nearer "
+        "to the higher percentile), so that all show bright objects; absent: they stay as they are",
+    )
     sample_pixels: int = Field(
         default=16_777_216,
         ge=1024,
@@ -106,16 +118,22 @@ class Normalise(Section):
 class Network(Section):
     """The network's shape; its stride, margin and halo follow from it."""
 
-    kind: Literal["unet", "stacked"] = Field(
+    kind: Literal["unet", "stacked", "restorer"] = Field(
         default="unet",
         description="unet: one U-Net; stacked: several small ones in a row, each taking away what separates the image from a "
-        "clean one",
+        "clean one; restorer: one encoder and two decoders, one tells where a picture is damaged, the other repairs it",
     )
     blocks: int | None = Field(
         default=None,
         ge=1,
         le=16,
         description="U-Nets of kind stacked; predict may run fewer than were trained; absent: 2",
+    )
+    sub_blocks: int | None = Field(
+        default=None,
+        ge=1,
+        le=8,
+        description="residual sub-blocks of two convolutions per level and path of kind restorer; absent: 3",
     )
     channels: Annotated[tuple[Width, ...], AS_LIST] | None = Field(
         default=None,
@@ -157,14 +175,19 @@ class Network(Section):
     @property
     def num_blocks(self) -> int:
         """U-Nets in a row."""
-        if self.kind == "unet":
+        if self.kind != "stacked":
             return 1
         return DEFAULT_BLOCKS if self.blocks is None else self.blocks
 
     @property
+    def num_sub_blocks(self) -> int:
+        """Residual sub-blocks per level and path of a restorer."""
+        return DEFAULT_SUB_BLOCKS if self.sub_blocks is None else self.sub_blocks
+
+    @property
     def answers_image(self) -> bool:
         """True if the network answers an image beside the logits."""
-        return self.kind == "stacked"
+        return self.kind != "unet"
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -187,7 +210,7 @@ class Output(Section):
         default="auto",
         description="turns logits into probabilities; auto: sigmoid for one channel, softmax for several",
     )
-    keep: Literal["probability", "mask", "classes", "logits", "image"] = Field(
+    keep: Literal["probability", "mask", "classes", "labels", "logits", "image"] = Field(
         default="probability", description="what predict writes when --keep is not given"
     )
     threshold: float = Field(default=0.5, ge=0, le=1, description="probability from which a pixel belongs to the mask")
@@ -224,11 +247,14 @@ class Recipe(Section):
     normalise: Normalise = Normalise()
     network: Network = Network()
     output: Output = Output()
+    objects: Objects = Objects()
     labels: Labels = Labels()
     split: Split = Split()
     train: Train = Train()
     loss: Loss = Loss()
     augment: Augment = Augment()
+    damage: Damage = Damage()
+    compose: Compose = Compose()
 
     @model_validator(mode="after")
     def _hold_together(self) -> Self:
@@ -236,6 +262,11 @@ class Recipe(Section):
         if problems:
             raise as_error("recipe", problems)
         return self
+
+    @property
+    def answers_objects(self) -> bool:
+        """True if the classes are background, interior and border of objects, which can be told apart."""
+        return self.labels.kind == "objects"
 
     @property
     def in_channels(self) -> int:
@@ -250,6 +281,19 @@ class Recipe(Section):
             ValueError: if no such network exists (a valid recipe has one).
         """
         n = self.network
+        if n.kind == "restorer":
+            return RestorerSpec(
+                self.in_channels,
+                n.widths,
+                n.num_sub_blocks,
+                n.dims,
+                n.kernel,
+                n.padding,
+                n.border,
+                n.up,
+                n.down,
+                n.norm,
+            )
         settings: dict[str, Any] = {
             "widths": n.widths,
             "dims": n.dims,
@@ -283,10 +327,14 @@ class Recipe(Section):
         """
         parts = self.model_dump(mode="json", include={"input", "normalise", "network", "output"})
         del parts["input"]["dpi"]
-        for key in ("channels", "base_width", "depth", "blocks"):
+        if self.normalise.ground is None:
+            del parts["normalise"]["ground"]
+        for key in ("channels", "base_width", "depth", "blocks", "sub_blocks"):
             del parts["network"][key]
         if self.network.kind == "stacked":
             parts["network"]["blocks"] = self.network.num_blocks
+        if self.network.kind == "restorer":
+            parts["network"]["sub_blocks"] = self.network.num_sub_blocks
         parts["network"]["widths"] = list(self.network.widths)
         parts["output"]["activation"] = self.output.resolved_activation
         return hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

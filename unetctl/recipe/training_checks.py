@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def _loss_kind(r: "Recipe") -> Iterator[Problem]:
     kind, num = r.loss.kind, r.output.num_channels
-    if kind == "degradation" and not r.network.answers_image:
+    if kind == "degradation" and r.network.kind != "stacked":
         seen = f'"degradation" with kind = "{r.network.kind}" of [network]'
         yield Problem("loss.kind", seen, 'a network that answers an image (kind = "stacked")')
     elif kind == "degradation" and num > 1:
@@ -24,9 +24,23 @@ def _loss_levels(r: "Recipe") -> Iterator[Problem]:
     loss = r.loss
     for key in ("image_weight", "ink_level", "paper_level"):
         value = getattr(loss, key)
-        if value is not None and loss.kind != "degradation":
-            expected = 'kind = "degradation"'
+        kinds = ("degradation", "restoration") if key == "image_weight" else ("degradation",)
+        if value is not None and loss.kind not in kinds:
+            expected = f"kind = {' or '.join(toml_value(kind) for kind in kinds)}"
             yield Problem(f"loss.{key}", f'{value} with kind = "{loss.kind}"', expected, f"leave {key} out otherwise")
+
+
+def _pos_weight(r: "Recipe") -> Iterator[Problem]:
+    weight, num = r.loss.pos_weight, r.output.num_channels
+    if weight != 1 and (num > 1 or r.loss.kind != "cross_entropy"):
+        seen = (
+            f"{toml_value(weight)} with {num} classes"
+            if num > 1
+            else f'{toml_value(weight)} with kind = "{r.loss.kind}"'
+        )
+        yield Problem(
+            "loss.pos_weight", seen, 'a single class, and kind = "cross_entropy"', "leave pos_weight out otherwise"
+        )
 
 
 def _crop(r: "Recipe") -> Iterator[Problem]:
@@ -47,9 +61,20 @@ def _crop(r: "Recipe") -> Iterator[Problem]:
 
 def _select(r: "Recipe") -> Iterator[Problem]:
     figure, num = r.train.select, r.output.num_channels
-    if num > 1 and figure in ("v_rand", "v_info", "adapted_rand_error", "pixel_error"):
+    if num > 1 and figure in ("v_rand", "v_info", "adapted_rand_error", "pixel_error", "mean_precision"):
         hint = "take loss, iou, dice or misclassified for several classes"
         yield Problem("train.select", f'"{figure}" with {num} classes', "a single class for this figure", hint)
+
+
+def _patience(r: "Recipe") -> Iterator[Problem]:
+    t = r.train
+    if t.schedule == "plateau" and 0 < t.patience <= t.plateau_patience:
+        yield Problem(
+            "train.patience",
+            f"{t.patience} with plateau_patience = {t.plateau_patience}",
+            f"more than {t.plateau_patience}",
+            "the training would end before the learning rate is lowered",
+        )
 
 
 def _augment_scale(r: "Recipe") -> Iterator[Problem]:
@@ -73,8 +98,10 @@ def swap(low: float, high: float) -> str:
 TRAINING_CHECKS: tuple[Callable[["Recipe"], Iterator[Problem]], ...] = (
     _loss_kind,
     _loss_levels,
+    _pos_weight,
     _crop,
     _select,
+    _patience,
     _augment_scale,
     _augment_gamma,
 )

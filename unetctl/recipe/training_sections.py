@@ -4,17 +4,38 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from unetctl.recipe.section import AS_LIST, Names, PositiveRange, Section, Size
+from unetctl.recipe.section import AS_LIST, Colour, Names, Positive, PositiveRange, Section, Size
 
 #: What a validation may choose by; names of `unetctl.metrics`, and the loss.
-Figure = Literal["loss", "misclassified", "iou", "dice", "v_rand", "v_info", "adapted_rand_error", "pixel_error"]
+Figure = Literal[
+    "loss",
+    "misclassified",
+    "iou",
+    "dice",
+    "v_rand",
+    "v_info",
+    "adapted_rand_error",
+    "pixel_error",
+    "ap50",
+    "seg",
+    "mean_precision",
+    "psnr",
+]
 
 
 class Labels(Section):
     """How to read the label images of training data."""
 
-    kind: Literal["binary", "classes"] = Field(
-        default="binary", description="foreground or not; or one class per pixel value"
+    kind: Literal["binary", "classes", "objects", "image"] = Field(
+        default="binary",
+        description="foreground or not; or one class per pixel value; or a number for every single object; or a clean picture "
+        "(image: damage is made up on it in training, or lies in corrupted_imgs/ beside src_imgs/)",
+    )
+    border_px: int | None = Field(
+        default=None,
+        ge=1,
+        le=64,
+        description="of kind objects: pixels of an object as near as this to another one are its border; absent: 2",
     )
     values: Annotated[tuple[Annotated[int, Field(ge=0)], ...], AS_LIST] = Field(
         default=(),
@@ -27,6 +48,15 @@ class Labels(Section):
         "most of the pictures are darker (ink)",
     )
     ignore: int | None = Field(default=None, description="pixel value without a label: weight 0")
+    colours: Annotated[tuple[Colour, ...], AS_LIST] = Field(
+        default=(),
+        max_length=16,
+        description='labels that are drawn: the colours of the classes in their order, "#rrggbb" each; binary: those of the '
+        "background, that of the foreground last",
+    )
+    ignore_colour: Colour | None = Field(
+        default=None, description="of drawn labels: the colour without a label: weight 0"
+    )
 
     @property
     def class_of_value(self) -> dict[int, int]:
@@ -71,13 +101,16 @@ class Train(Section):
         le=1,
         description="share of crops drawn where there is foreground, for pages with wide blank areas; 0: by area alone",
     )
-    optimiser: Literal["sgd", "adamw"] = Field(default="adamw", description="sgd is the paper's")
+    optimiser: Literal["sgd", "adam", "adamw"] = Field(default="adamw", description="sgd is the paper's")
     lr: float = Field(default=1e-3, gt=0, description="learning rate after the warm-up")
-    momentum: float = Field(default=0.99, ge=0, lt=1, description="momentum of sgd; adamw does not use it")
+    momentum: float = Field(default=0.99, ge=0, lt=1, description="momentum of sgd; the others do not use it")
     weight_decay: float = Field(default=1e-4, ge=0, description="decay of the weights")
     schedule: Literal["cosine", "constant", "plateau"] = Field(
         default="cosine",
         description="learning rate over time: falling to a hundredth, constant, or lowered when validation stalls",
+    )
+    plateau_patience: int = Field(
+        default=10, ge=1, description="of plateau: validations without a best one after which the rate is halved"
     )
     warmup_steps: int = Field(default=50, ge=0, description="steps over which the learning rate rises from 0")
     grad_clip: float = Field(default=1.0, ge=0, description="largest norm of the gradient; 0: not clipped")
@@ -96,9 +129,21 @@ class Train(Section):
         default=0, ge=0, le=2**63 - 1, description="the same seed gives the same weights on the same device"
     )
     save_every: int = Field(default=1, ge=1, description="epochs between checkpoints")
+    save_every_steps: int = Field(
+        default=0, ge=0, description="steps between checkpoints beside those, for long epochs; 0: none"
+    )
+    keep_every: int = Field(
+        default=0, ge=0, description="every so many epochs the checkpoint is kept under a name of its own; 0: none"
+    )
     val_every: int = Field(default=1, ge=1, description="epochs between validations")
     max_time_s: float | None = Field(default=None, gt=0, description="stop after this time, seconds; absent: no limit")
     select: Figure = Field(default="loss", description="validation figure that chooses the best weights")
+    patience: int = Field(
+        default=0, ge=0, description="ends the training after so many validations without a best one; 0: never"
+    )
+    workers: Annotated[int, Field(ge=0, le=64)] | Literal["auto"] = Field(
+        default="auto", description="processes that make crops ahead of the network, 0: a thread; auto: by the machine"
+    )
 
     @property
     def select_lowest(self) -> bool:
@@ -109,13 +154,23 @@ class Train(Section):
 class Loss(Section):
     """What training makes small."""
 
-    kind: Literal["cross_entropy", "degradation"] = Field(
+    kind: Literal["cross_entropy", "degradation", "restoration"] = Field(
         default="cross_entropy",
         description="cross_entropy: binary or over the classes, from the logits; degradation (networks of kind stacked): "
-        "after every block, the squared difference of its image from a clean page, and the cross-entropy",
+        "after every block, the squared difference of its image from a clean page, and the cross-entropy; restoration (networks of kind "
+        "restorer): absolute difference from the clean picture inside the damage, and cross-entropy of the mask",
     )
     image_weight: float | None = Field(
-        default=None, ge=0, description="of degradation: weight of the squared difference; absent: 1"
+        default=None,
+        ge=0,
+        description="of degradation: weight of the squared difference; of restoration: weight of the absolute difference "
+        "inside the damage; absent: 1",
+    )
+    outside_weight: float | None = Field(
+        default=None,
+        ge=0,
+        description="of restoration: weight of the absolute difference outside the damage, where the prediction is seen only "
+        "if the mask is wrong; absent: 0.1",
     )
     ink_level: float | None = Field(
         default=None, description="of degradation: a clean page where there is ink, normalised grey units; absent: -1"
@@ -128,6 +183,17 @@ class Loss(Section):
     border_sigma_px: float = Field(default=5.0, gt=0, description="width of a gap at which that weight has faded, px")
     class_balance: bool = Field(default=False, description="weigh rare classes up to the frequent ones")
     dice: float = Field(default=0.0, ge=0, description="weight of a Dice term beside the cross-entropy; 0: none")
+    focal_gamma: float = Field(
+        default=0.0,
+        ge=0,
+        le=10,
+        description="focal loss: power by which pixels that are right already count less; 0: none",
+    )
+    pos_weight: Positive | Literal["auto"] = Field(
+        default=1.0,
+        description="of a single class: factor of the loss at the foreground, a number, or auto: background pixels of the "
+        "training data for every one of the foreground",
+    )
 
 
 class Augment(Section):

@@ -26,8 +26,8 @@ SYNONYMS: Mapping[str, str] = {
     "network.base_width", "widths": "network.channels", "levels": "network.depth", "num_levels":
     "network.depth", "batch_norm": "network.norm", "upsampling": "network.up", "upsample": "network.up",
     "pooling": "network.down", "downsampling": "network.down", "label_values": "labels.values",
-    "ignore_index": "labels.ignore", "w0": "loss.border_w0", "sigma": "loss.border_sigma_px", "pos_weight":
-    "loss.class_balance", "noise": "augment.noise_sigma", "blur": "augment.blur_sigma_px", "elastic":
+    "ignore_index": "labels.ignore", "w0": "loss.border_w0", "sigma": "loss.border_sigma_px", "noise":
+    "augment.noise_sigma", "blur": "augment.blur_sigma_px", "elastic":
     "augment.elastic_prob", "zoom": "augment.scale", "num_blocks": "network.blocks",
 }  # fmt: skip
 
@@ -38,7 +38,6 @@ VALUE_SYNONYMS: Mapping[str, str] = {
     "bf16", "deconv": "transposed", "conv_transpose": "transposed", "linear": "bilinear", "cubic":
     "bicubic", "bn": "batch", "avg": "average", "mean": "average", "zeros": "zero", "mirror": "reflect",
     "multiclass": "classes", "argmax": "classes", "padded": "same", "unpadded": "valid", "momentum": "sgd",
-    "adam": "adamw",
 }  # fmt: skip
 
 _MAX_BITS = 256  # of a whole number that is written out; beyond 4300 digits Python refuses to
@@ -47,6 +46,7 @@ _TRUTH = {"yes": True, "on": True, "no": False, "off": False}
 _PATTERN_WORDS = {
     r"^[A-Za-z0-9][A-Za-z0-9_-]*$": "a name of letters, digits, - and _",
     r"^[a-z][a-z0-9_]*$": "a name of small letters, digits and _",
+    r"^#[0-9a-f]{6}$": 'a colour like "#ff8000", in small letters',
 }
 
 
@@ -71,7 +71,10 @@ def toml_value(value: object) -> str:
 
 
 def field_words(field: FieldInfo) -> str:
-    """What a setting takes: "a whole number from 1 to 8", "one of "max", "average", "strided""."""
+    """What a setting takes: "a whole number from 1 to 8", "one of "max", "average", "strided"", "a number above 0 or "auto""."""
+    ways = [arg for arg in get_args(field.annotation) if arg is not NoneType]
+    if get_origin(field.annotation) in (Union, UnionType) and len(ways) > 1:
+        return " or ".join(_type_words(way, []).removeprefix("one of ") for way in ways)
     return _type_words(field.annotation, list(field.metadata))
 
 

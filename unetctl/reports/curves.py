@@ -150,6 +150,7 @@ def draw(
     mark: tuple[float, str] | None = None,
     x_range: tuple[float, float] | None = None,
     may_log: bool = False,
+    has_whole_x: bool = True,
 ) -> Chart:
     """Places the lines on axes that hold all their finite points.
 
@@ -161,6 +162,7 @@ def draw(
         hint: after the title.
         mark: x to mark and its words; the dot sits on the last line that has a finite point there.
         x_range: least and greatest x, so that charts beside each other agree; by default those of the finite points.
+        has_whole_x: the horizontal axis counts (epochs, steps); False for shares.
         may_log: take a logarithmic axis where all values are positive and span more than a factor of 20.
     """
     finite = [(x, y) for line in lines for x, y in line.points if math.isfinite(y)]
@@ -170,7 +172,7 @@ def draw(
     is_log = may_log and min(ys) > 0 and max(ys) / min(ys) > _LOG_FROM
     left, right = x_range or (min(x for x, _ in finite), max(x for x, _ in finite))
     # An axis of epochs starts at the first one and does not run past the last.
-    x_values = [tick for tick in linear_ticks(left, right, 6, is_whole=True) if left <= tick <= right] or [left]
+    x_values = [tick for tick in linear_ticks(left, right, 6, is_whole=has_whole_x) if left <= tick <= right] or [left]
     y_values = log_ticks(min(ys), max(ys)) if is_log else linear_ticks(min(ys), max(ys))
     across = _Axis(left, right, LEFT + 6, WIDTH - RIGHT - 6, False)
     up = _Axis(y_values[0], y_values[-1], HEIGHT - BOTTOM, TOP, is_log)

@@ -16,11 +16,15 @@ from unetctl.reports.figures import (
     write_column,
     write_figure,
 )
+from unetctl.reports.mistakes import Mistakes, confusion_rows, threshold_charts
 from unetctl.reports.page import write_page
 from unetctl.reports.pictures import Picture, difference, reduced, reduction, require_picture, to_data_uri
 
 MAX_SIDE_PX = 1024
 """Longer side of a picture in the page; larger ones are reduced, and the page says by how much."""
+
+MOST_SAMPLES = 8
+"""Samples on the page."""
 
 _MAX_ROWS = 200
 _SMALL_PX = 160
@@ -56,6 +60,8 @@ def write_training_page(
     notes: Sequence[str] = (),
     select: str = "",
     select_lowest: bool | None = None,
+    mistakes: Mistakes | None = None,
+    num_samples: int = 0,
 ) -> None:
     """Writes one HTML file that needs nothing else; through a temporary name, so nobody reads half of it.
 
@@ -65,11 +71,13 @@ def write_training_page(
         facts: what to know about the run, in order.
         history: one entry an epoch, oldest first: "epoch", and any of "loss", "val_loss", metrics (only in epochs that
             were validated).
-        samples: shown worst first by the first sample's first figure.
+        samples: shown worst first by the first sample's first figure; of more than `MOST_SAMPLES`, the worst and the best.
         recipe_toml: the recipe in full.
         notes: sentences to read before believing the figures.
         select: the figure that names the best epoch; by default the first metric, else a loss, of validation first.
         select_lowest: True if the best is the lowest; by default judged from the figure's name.
+        mistakes: of the best weights; None leaves them out.
+        num_samples: of how many `samples` are the worst and the best, if of more.
 
     Raises:
         ValueError: if an entry of the history has no "epoch", or a sample's array is not a uint8 picture.
@@ -92,7 +100,10 @@ def write_training_page(
         headline=_headline(history, best, select),
         charts=_charts(history, best),
         table=_table(history, best),
-        samples=[_shown(sample) for sample in _worst_first(samples)],
+        groups=[(title, [_shown(sample) for sample in group]) for title, group in worst_and_best(samples, num_samples)],
+        confusion=confusion_rows(mistakes or Mistakes()),
+        class_names=list((mistakes or Mistakes()).names),
+        threshold_charts=threshold_charts(mistakes or Mistakes()),
         has_difference=any(_is_comparable(sample) for sample in samples),
         ranked_by=_ranked_by(samples),
         recipe_toml=recipe_toml,
@@ -161,6 +172,19 @@ def _ranking(samples: Sequence[Sample]) -> str:
 def _ranked_by(samples: Sequence[Sample]) -> str:
     name = _ranking(samples)
     return f"{title_of(name)}, {'highest' if is_lower_better(name) else 'lowest'} first" if name else ""
+
+
+def worst_and_best(samples: Sequence[Sample], num_samples: int = 0) -> list[tuple[str, list[Sample]]]:
+    """Up to `MOST_SAMPLES` of them: all, worst first, under no title; or the worst, and the best, best first.
+
+    Args:
+        samples: in any order.
+        num_samples: of how many they were chosen, if of more.
+    """
+    ranked, half = _worst_first(samples), MOST_SAMPLES // 2
+    if max(num_samples, len(ranked)) <= MOST_SAMPLES:
+        return [("", ranked)] if ranked else []
+    return [("The worst", ranked[:half]), ("The best", ranked[: -half - 1 : -1])]
 
 
 def _worst_first(samples: Sequence[Sample]) -> list[Sample]:

@@ -14,7 +14,7 @@ from unetctl.networks.build import for_inference
 from unetctl.networks.network import Network, TileFrame
 from unetctl.runtime.device import PRECISIONS, Compute
 from unetctl.runtime.events import Listener, Note, nobody
-from unetctl.runtime.numerics import Keep, Scaling, finish, restored
+from unetctl.runtime.numerics import Keep, Scaling, finish, repaired, restored
 from unetctl.runtime.run_plan import RunPlan
 
 Pixels = npt.NDArray[Any]
@@ -149,13 +149,18 @@ class Engine:
 
     def _compute(self, batch: Tensor, jobs: Sequence[TileJob], frame: TileFrame) -> Tensor:
         float_type = torch.float64 if self._dtype == torch.float64 else torch.float32
-        x = batch.to(float_type)
+        # what is scaled in place must not be what a repaired picture takes its undamaged pixels from
+        x = batch.to(float_type, copy=self.keep == "image")
         shift, factor = _scales(jobs, x)
         x = x.sub_(shift).mul_(factor).to(self._network.input_dtype)
         x = x.to(memory_format=torch.channels_last if x.ndim == 4 else torch.channels_last_3d)
         num = len(jobs)
         if self.keep == "image":
-            image = self._network.final(x, frame).image
+            answer = self._network.final(x, frame)
+            if answer.prediction is not None:
+                found = restored(answer.prediction[:num], shift[:num], factor[:num], jobs[0].image_dtype)
+                return repaired(found, answer.logits[:num], batch[:num], frame.core, self._threshold)
+            image = answer.image
             assert image is not None  # the planner keeps no image of a network that answers none
             return restored(image[:num], shift[:num], factor[:num], jobs[0].image_dtype)
         return finish(self._network(x, frame)[:num], self.keep, self._activation, self._threshold)

@@ -1,5 +1,6 @@
 """How much memory there is, and how much a plan will take."""
 
+import os
 import re
 from dataclasses import dataclass
 from math import prod
@@ -65,6 +66,16 @@ def free_memory() -> int | None:
     except OSError:
         pass
     return None
+
+
+def installed_memory() -> int | None:
+    """Bytes of the machine or, if that is less, of the control group; None where the platform does not say."""
+    try:
+        machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return cgroup_limit()
+    limit = cgroup_limit()
+    return machine if limit is None else min(machine, limit)
 
 
 def budget(wanted: int | None, scheduler: int | None = None) -> int:

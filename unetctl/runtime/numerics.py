@@ -1,5 +1,6 @@
 """From pixels to what the network sees, and from logits to what is kept: on the device, the same for every tile."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,7 +15,7 @@ from unetctl.runtime.statistics import VolumeStatistics
 #: Part of every fingerprint: raised whenever a change of ours may alter output bytes for the same plan.
 NUMERICS_VERSION = 1
 
-Keep = Literal["probability", "mask", "classes", "logits", "image"]
+Keep = Literal["probability", "mask", "classes", "labels", "logits", "image", "overlay"]
 
 #: Normalisations that look at the volume's pixels.
 NEEDS_STATISTICS = ("mean_std", "two_levels", "percentile")
@@ -62,6 +63,13 @@ class Scaling:
             middle = tuple(b - d / 2 for b, d in zip(statistics.bright, apart, strict=True))
             return cls(middle, tuple(2.0 / d for d in apart))
         spread = [max(b - a, _SMALLEST_SPREAD) for a, b in zip(statistics.low, statistics.high, strict=True)]
+        if normalise.ground == "dark":
+            turned = [2 * m > a + b for m, a, b in zip(statistics.median, statistics.low, statistics.high, strict=True)]
+            ends = zip(turned, statistics.low, statistics.high, strict=True)
+            return cls(
+                tuple(b if is_turned else a for is_turned, a, b in ends),
+                tuple((-1.0 if is_turned else 1.0) / s for is_turned, s in zip(turned, spread, strict=True)),
+            )
         return cls(statistics.low, tuple(1.0 / s for s in spread))
 
 
@@ -111,6 +119,28 @@ def restored(image: Tensor, shift: Tensor, factor: Tensor, dtype: str) -> Tensor
     return values.to(torch.uint8) if dtype == "uint8" else values
 
 
+def repaired(
+    prediction: Tensor, logits: Tensor, pixels: Tensor, core: Sequence[tuple[int, int]], threshold: float
+) -> Tensor:
+    """The prediction where there is damage, elsewhere the very pixels that were read.
+
+    The mask cuts sharply: a smooth transition would change pixels that nothing is wrong with, and mix what is left of the
+    damage into its rim. So what `--keep mask` tells at the same threshold is all that differs from the input.
+
+    Args:
+        prediction: (N, C, *core) on the grey scale of the input, see `restored`.
+        logits: (N, 1, *core) of the damage.
+        pixels: (N, C, *tile) as read.
+        core: of the tile, its own pixel coordinates.
+        threshold: probability from which a pixel is damaged.
+
+    Returns:
+        (N, C, *core) of the prediction's type.
+    """
+    inside = pixels[(slice(None), slice(None), *(slice(a, b) for a, b in core))]
+    return torch.where(logits.sigmoid() >= threshold, prediction, inside.to(prediction.dtype))
+
+
 def refuse_unfit_keep(keep: Keep, activation: str, num_classes: int, image_channels: int) -> None:
     """Says so if what shall be kept has no meaning for such a network; a recipe's own setting is checked with the recipe.
 
@@ -118,8 +148,8 @@ def refuse_unfit_keep(keep: Keep, activation: str, num_classes: int, image_chann
         UsageError: for a mask of classes that share their probability: each pixel has one class, and no threshold; for an
             image of a network that answers none.
     """
-    if keep == "mask" and activation == "softmax":
-        raise UsageError(f"--keep mask for a network with {num_classes} classes", "--keep classes or probability")
+    if keep in ("mask", "overlay") and activation == "softmax":
+        raise UsageError(f"--keep {keep} for a network with {num_classes} classes", "--keep classes or probability")
     if keep == "image" and not image_channels:
         raise UsageError(
             "--keep image for a network that answers no image", "--keep probability, mask, classes or logits"
@@ -133,7 +163,8 @@ def finish(logits: Tensor, keep: Keep, activation: str, threshold: float) -> Ten
         logits: (N, C, *space) float32 or float64.
         keep: "probability": uint8, 255 for certainty; "mask": uint8 0 or 255, per channel from `threshold` on; "classes":
             (N, 1, *space) uint8 numbers of the likeliest class (of one channel: 1 from `threshold` on); "logits": as they are.
-            An "image" does not come from logits: see `restored`.
+            An "overlay" is a mask until it is laid on its page. An "image" does not come from logits: see `restored`. "labels" are made of
+            probabilities when all are there.
         activation: "sigmoid", "softmax" or "none".
         threshold: probability from which a pixel belongs to a mask.
     """
@@ -147,7 +178,7 @@ def finish(logits: Tensor, keep: Keep, activation: str, threshold: float) -> Ten
         probability = logits.softmax(1)
     else:
         probability = logits.clamp(0, 1)
-    if keep == "probability":
+    if keep in ("probability", "labels"):
         return probability.mul(255).round().to(torch.uint8)
     mask = probability >= threshold
     return mask.to(torch.uint8) if keep == "classes" else mask.to(torch.uint8).mul(255)

@@ -106,6 +106,10 @@ def make_plan(
     spec = recipe.network_spec
     keep = wishes.keep or recipe.output.keep
     refuse_unfit_keep(keep, recipe.output.resolved_activation, recipe.output.num_channels, spec.image_channels)
+    if keep == "labels" and not recipe.answers_objects:
+        raise UsageError(
+            f"--keep labels for {recipe.task.name}", "a task whose labels are objects", "--keep mask or classes"
+        )
     threshold = recipe.output.threshold if wishes.threshold is None else wishes.threshold
     if not 0 <= threshold <= 1:
         raise UsageError(f"--threshold {threshold}", "a probability from 0 to 1")
@@ -256,7 +260,7 @@ def _output(info: ImageInfo, tiles: TilePlan, recipe: Recipe, keep: Keep, num_im
         tuple(chunk),
         info.spacing_um,
         names,
-        "image" if keep in ("probability", "logits", "image") else "labels",
+        "image" if keep in ("probability", "labels", "logits", "image") else "labels",
         info.dpi,
     )
 

@@ -48,9 +48,25 @@ class RunFolder:
         return self.output.suffix in _ZARR_SUFFIXES
 
     @property
+    def is_staged(self) -> bool:
+        """True if blocks hold what the output is made of, never the output itself: labels, for which all must be there."""
+        try:
+            kept: object = json.loads(self.plan_path.read_text())["keep"]
+        except (OSError, ValueError, KeyError):
+            return False
+        return kept == "labels"
+
+    @property
     def store_path(self) -> Path:
         """Where blocks are written."""
-        return self.output if self.is_zarr else self.path / "store.zarr"
+        return self.output if self.is_zarr and not self.is_staged else self.path / "store.zarr"
+
+    @property
+    def made_path(self) -> Path:
+        """The store that is the output, or that a TIFF is exported from."""
+        if self.is_zarr:
+            return self.output
+        return self.path / "labels.zarr" if self.is_staged else self.store_path
 
     @property
     def plan_path(self) -> Path:
@@ -246,6 +262,8 @@ class RunFolder:
             if not self.output.is_file() or self.output.stat().st_size != noted["num_bytes"]:
                 return False
             return not checksums or sha256_of(self.output) == noted["sha256"]
+        if self.is_staged:
+            return self.output.is_dir() and self.are_labels_intact(self.output, checksums)
         return self.store_path.is_dir() and self.is_store_intact(checksums)
 
     def is_store_intact(self, checksums: bool = False) -> bool:
@@ -254,16 +272,30 @@ class RunFolder:
         Args:
             checksums: compare contents, not only sizes.
         """
-        sink = self.sink()
-        for unit in ("block", "pyramid"):
-            for record in latest_records(self.path, unit).values():
-                if not all(sink.matches(key, checksums) for key in record.keys):
-                    return False
-        return True
+        return self._is_intact(self.sink(), ("block", "pyramid"), checksums)
+
+    def are_labels_intact(self, path: Path, checksums: bool = False) -> bool:
+        """True if a store of labels holds all that the journal says.
+
+        Args:
+            path: of the store.
+            checksums: compare contents, not only sizes.
+        """
+        try:
+            sink = ZarrSink.open(path)
+        except InputError:
+            return False
+        return self._is_intact(sink, ("label", "label-pyramid"), checksums)
+
+    def _is_intact(self, sink: ZarrSink, units: tuple[str, ...], checksums: bool) -> bool:
+        records = (record for unit in units for record in latest_records(self.path, unit).values())
+        return all(sink.matches(key, checksums) for record in records for key in record.keys)
 
     def remove_store(self) -> None:
-        """Deletes the store of a finished TIFF."""
-        _discard(self.store_path)
+        """Deletes the stores of a finished output that is not a store itself."""
+        stores = {self.store_path, self.made_path} - {self.output}
+        for path in sorted(stores):
+            _discard(path)
 
     def remove(self) -> None:
         """Deletes output and run folder, for starting over; only ever called with the run's lock held or no run at all.

@@ -140,7 +140,8 @@ class RunPlan:
         """What the output's bytes follow from, plain values."""
         values = asdict(self)
         values["source"] = {k: v for k, v in self.source.items() if k not in ("path", "words")}
-        values["recipe"] = {k: self.recipe.get(k) for k in ("input", "normalise", "network", "output")}
+        sections = ("input", "normalise", "network", "output", *(("objects",) if self.keep == "labels" else ()))
+        values["recipe"] = {k: self.recipe.get(k) for k in sections}
         values["numerics_version"] = NUMERICS_VERSION
         plain: dict[str, Any] = json.loads(json.dumps(values))
         return plain

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-KINDS = ("tiff", "png", "pdf")
+KINDS = ("tiff", "png", "pdf", "gif")
 """The kinds of files that pages are written as."""
 
 
@@ -21,7 +21,7 @@ class Page:
 
     Attributes:
         pixels: (y, x) bool with True = ink, or (y, x) uint8 or uint16 grey, or (y, x, 3) uint8 or uint16 red, green,
-            blue. A memory-mapped array is read in bands of rows.
+            blue; or (y, x) uint32 numbers of objects, for TIFF alone. A memory-mapped array is read in bands of rows.
         dpi: dots per inch (y, x), None where unknown.
         icc: ICC profile of the pixels. It is left away where it is not of their colour space (a 1-bit page, an RGB
             profile of what has become grey).
@@ -40,8 +40,11 @@ class Page:
         shape, dtype = self.pixels.shape, self.pixels.dtype.newbyteorder("=")
         if len(shape) not in (2, 3) or shape[2:] not in ((), (3,)) or 0 in shape:
             raise ValueError(f"a page has pixels of shape (y, x) or (y, x, 3), not {shape}")
-        if dtype not in (np.bool_, np.uint8, np.uint16) or (dtype == np.bool_ and len(shape) == 3):
-            raise ValueError(f"a page has bool, uint8 or uint16 pixels, bool without colour; not {dtype} of {shape}")
+        is_plain = dtype in (np.bool_, np.uint32)
+        if dtype not in (np.bool_, np.uint8, np.uint16, np.uint32) or (is_plain and len(shape) == 3):
+            raise ValueError(
+                f"a page has bool, uint8, uint16 or uint32 pixels, bool and uint32 without colour; not {dtype} of {shape}"
+            )
 
     @property
     def is_one_bit(self) -> bool:
@@ -55,7 +58,7 @@ class Page:
 
     @property
     def num_bits(self) -> int:
-        """Bits a sample: 1, 8 or 16."""
+        """Bits a sample: 1, 8, 16 or 32."""
         return 1 if self.is_one_bit else int(8 * self.pixels.dtype.itemsize)
 
     @property

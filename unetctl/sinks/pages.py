@@ -1,4 +1,4 @@
-"""Finished pages as files: multi-page TIFF, PNG, PDF.
+"""Finished pages as files: multi-page TIFF, PNG, PDF, animated GIF.
 
 A page is encoded by itself (`encode_page`, small, kept on disk until the others are there), then all are joined
 (`assemble`) without being decoded again. Nothing in a file depends on the clock or on chance: same pages, same bytes.
@@ -14,15 +14,17 @@ from hashlib import sha256
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from unetctl.errors import ResourceError
+from unetctl.errors import ResourceError, UsageError
 from unetctl.sinks.disk import fsync_folder, full_disk_explained, sha256_of
 from unetctl.sinks.page import KINDS, BrokenPageError, Page
+from unetctl.sinks.page_gif import DEFAULT_MS, Timing, encode_gif, gif_sizes, join_gifs
 from unetctl.sinks.page_png import encode_png, png_size, write_png
 from unetctl.sinks.page_tiff import encode_tiff, join_tiffs, tiff_sizes
 
 __all__ = ["KINDS", "Page", "PageFileRecord", "assemble", "encode_page", "page_kind_for", "remove_leftovers"]
 
 _LONGEST_NAME = 200  # bytes; what comes before and behind a temporary name has to fit into 255
+_MOST_BITS = 16  # of PNG and PDF
 _DEFAULT_KINDS = {"tiff": "tiff", "pdf": "pdf"} | dict.fromkeys(
     ("png", "jpeg", "bmp", "webp", "jpeg2000", "gif"), "png"
 )
@@ -59,8 +61,8 @@ def page_kind_for(origin_kind: str, is_one_bit: bool, wanted: str | None, num_pa
         num_pages: in the file they come from. Several never become PNG unless wanted, one file a page then.
 
     Returns:
-        "tiff", "png" or "pdf": the origin's own kind, or the nearest to it without loss. Unknown kinds give TIFF for
-        1-bit pages (fax code), PNG for others.
+        "tiff", "png", "pdf" or, for the frames of one, "gif": the origin's own kind, or the nearest to it without loss.
+        Unknown kinds give TIFF for 1-bit pages (fax code), PNG for others.
 
     Raises:
         ValueError: if `wanted` is no kind.
@@ -68,7 +70,9 @@ def page_kind_for(origin_kind: str, is_one_bit: bool, wanted: str | None, num_pa
     if wanted is not None:
         return _known(wanted)
     kind = _DEFAULT_KINDS.get(origin_kind, "tiff" if is_one_bit else "png")
-    return "tiff" if kind == "png" and num_pages > 1 else kind
+    if kind == "png" and num_pages > 1:
+        return "gif" if origin_kind == "gif" else "tiff"
+    return kind
 
 
 def encode_page(page: Page, kind: str) -> bytes:
@@ -79,16 +83,31 @@ def encode_page(page: Page, kind: str) -> bytes:
 
     Raises:
         ValueError: if `kind` is none of KINDS.
+        UsageError: if it cannot hold numbers of 32 bits.
     """
-    if _known(kind) == "pdf":
+    if _known(kind) != "tiff" and page.num_bits > _MOST_BITS:
+        raise UsageError(
+            f"{page.num_bits} bits a pixel in {kind.upper()}",
+            f"at most {_MOST_BITS}",
+            "--format tiff holds any number of objects",
+        )
+    if kind == "pdf":
         from unetctl.sinks.page_pdf import encode_pdf  # qpdf only where a PDF is written
 
         return encode_pdf(page)
+    if kind == "gif":
+        return encode_gif(page)
     return encode_tiff(page) if kind == "tiff" else encode_png(page)
 
 
 def assemble(
-    target: Path, kind: str, encoded: Sequence[Path | bytes], *, original: Path | None = None, provenance: str = ""
+    target: Path,
+    kind: str,
+    encoded: Sequence[Path | bytes],
+    *,
+    original: Path | None = None,
+    provenance: str = "",
+    timing: Timing | None = None,
 ) -> PageFileRecord:
     """Joins encoded pages to the file `target`; its folder is made if need be, a file already there replaced.
 
@@ -102,6 +121,7 @@ def assemble(
         encoded: what `encode_page` made for that kind, in the order of pages.
         original: the PDF that the pages come from, one for each of its pages, upright as they are seen: its text layer,
             bookmarks, boxes, annotations and metadata are kept (see `page_pdf_original.replace_pages`).
+        timing: of the frames of a GIF; None: ten a second, for ever.
         provenance: of the pages, for the Software tag, or a new PDF's Producer; an original's metadata stay as they are.
 
     Raises:
@@ -123,7 +143,7 @@ def assemble(
                         notes = _write_pdf(file, partial, encoded, folder, original, provenance)
                     else:
                         notes = ()
-                        _write(file, kind, encoded, provenance)
+                        _write(file, kind, encoded, provenance, timing or Timing((DEFAULT_MS,) * len(encoded)))
             except BrokenPageError as error:
                 raise ResourceError(
                     f"{target} cannot be made: {error}",
@@ -163,8 +183,10 @@ def _temporary_names(target: Path) -> Iterator[tuple[Path, Path]]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _write(file: IO[bytes], kind: str, encoded: Sequence[Path | bytes], provenance: str) -> None:
-    if kind == "png":
+def _write(file: IO[bytes], kind: str, encoded: Sequence[Path | bytes], provenance: str, timing: Timing) -> None:
+    if kind == "gif":
+        written = join_gifs(file, _opened(encoded), timing, provenance)
+    elif kind == "png":
         with _open(encoded[0]) as one:
             written = [write_png(file, one, provenance)]
     else:
@@ -172,7 +194,7 @@ def _write(file: IO[bytes], kind: str, encoded: Sequence[Path | bytes], provenan
         written = join_tiffs(file, _opened(encoded), len(encoded), num_bytes, provenance)
     _flush(file)
     file.seek(0)
-    _compare(written, [png_size(file)] if kind == "png" else tiff_sizes(file))
+    _compare(written, [png_size(file)] if kind == "png" else gif_sizes(file) if kind == "gif" else tiff_sizes(file))
 
 
 def _write_pdf(

@@ -168,6 +168,15 @@ def is_pdf(path: str) -> bool:
     return at == 0 or (at > 0 and raster_format(head) is None and head[:4] not in _TIFF_MARKS)
 
 
+def is_gif(path: str) -> bool:
+    """True if the file begins like a GIF."""
+    try:
+        with open(path, "rb") as stream:
+            return raster_format(stream.read(64)) == "GIF"
+    except (OSError, ValueError):
+        return False
+
+
 def is_page_picture(path: str) -> bool:
     """True if the file is a picture of a kind that pages come in: TIFF, PNG, JPEG and their kin."""
     try:

@@ -7,7 +7,7 @@ from typing import Protocol
 from unetctl.errors import InputError
 from unetctl.sources.base import ImageInfo, Source
 from unetctl.sources.files import existing_path
-from unetctl.sources.formats import is_pdf, sniff
+from unetctl.sources.formats import is_gif, is_pdf, sniff
 
 PDF_DPI = 300.0
 
@@ -24,6 +24,8 @@ class PageOrigin:
         dpi: (y, x) dots per inch of the upright page; None where the file does not say.
         rotation: EXIF / TIFF orientation, or that of a picture placed in a PDF, that was undone; 1 for none.
         notes: sentences for the user about what was done to make it a page.
+        duration_ms: that a frame of a film is shown; None where there is no such thing.
+        loop: how often its film is shown again, 0: for ever; None: once, or there is none.
         is_embedded: True if the page is a picture in a PDF, at its own pixels; False if it was rendered, and for
             everything but PDF.
     """
@@ -35,6 +37,8 @@ class PageOrigin:
     rotation: int
     notes: tuple[str, ...]
     is_embedded: bool = False
+    duration_ms: int | None = None
+    loop: int | None = None
 
 
 class PageSource(Source, Protocol):
@@ -56,7 +60,8 @@ def open_pages(path: str, *, max_bytes: int | None = None, pdf_dpi: float = PDF_
 
     Args:
         path: a TIFF (each directory that is no reduced copy is a page), a PDF, or one picture (PNG, JPEG, BMP, WebP,
-            JPEG 2000, the first frame of a GIF ...).
+            JPEG 2000 ...), an animated GIF (each frame is a page). For a folder of frames see
+            `unetctl.sources.pages_frames`.
         max_bytes: that what must be decoded whole (a strip, a picture, a page of a PDF) may take; 1 GiB unless given.
         pdf_dpi: resolution of PDF pages that are drawn rather than scanned.
 
@@ -77,6 +82,11 @@ def open_pages(path: str, *, max_bytes: int | None = None, pdf_dpi: float = PDF_
         from unetctl.sources.pages_tiff import open_tiff_pages
 
         return open_tiff_pages(path, max_bytes)
+    if kind == "raster" and is_gif(path):
+        from unetctl.sources.pages_gif import GifPages, num_frames
+
+        if num_frames(path) > 1:
+            return GifPages(path, max_bytes)
     if kind == "raster":
         from unetctl.sources.pages_raster import open_raster_page
 

@@ -4,7 +4,7 @@ Three TensorBoard runs in one folder, since they count on different axes::
 
     steps/   step/loss, step/lr ...          by optimiser step
     epochs/  epoch/loss, epoch/v_rand ...    by epoch; pictures input | label | output
-    recipe/  the recipe's text, its settings as hyper-parameters, best/v_rand ...
+    recipe/  the recipe's text, its settings as hyper-parameters, best/v_rand ...; the network's graph
 
 Every record is in the file when its call returns, so what a checkpoint has counted is never missing after a kill.
 A resumed run goes over steps that the killed one had drawn already: the first record of a stream is preceded by
@@ -12,17 +12,21 @@ TensorBoard's "start" mark at its step, on which TensorBoard forgets what the st
 """
 
 import contextlib
+import copy
 import io
 import time
 import tomllib
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor, nn
 
 from unetctl.errors import ResourceError
 
@@ -123,6 +127,24 @@ class Board:
         self._recipe.start(0)
         self._recipe.write(0, [*shown.value, *settings.value, *_scalars("best", figures)])
 
+    def graph(self, network: nn.Module, tile: Tensor) -> None:
+        """Draws how the network computes; the network stays as it is.
+
+        Args:
+            network: on any device, in any mode.
+            tile: (1, C, y, x) that it takes.
+
+        Raises:
+            RuntimeError: of torch, if the network cannot be traced.
+        """
+        from torch.utils.tensorboard._pytorch_graph import graph
+
+        with warnings.catch_warnings():  # that sizes become constants, and that tracing is old, matters to no picture
+            warnings.simplefilter("ignore")
+            with torch.no_grad():
+                drawn, _ = graph(copy.deepcopy(network).cpu().eval(), tile.cpu())  # type: ignore[no-untyped-call]
+        self._recipe.add_graph(drawn.SerializeToString())
+
     def close(self) -> None:
         """Closes the files; a second time does nothing."""
         for stream in (self._steps, self._epochs, self._recipe):
@@ -152,6 +174,10 @@ class _Stream:
         from tensorboard.compat.proto.event_pb2 import SessionLog  # type: ignore[import-untyped]
 
         self._add(step=step, session_log=SessionLog(status=SessionLog.START))
+
+    def add_graph(self, drawn: bytes) -> None:
+        """Adds a serialised graph."""
+        self._add(graph_def=drawn)
 
     def close(self) -> None:
         file, self._file = self._file, None

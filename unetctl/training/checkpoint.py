@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,7 +22,7 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     Raises:
         ResourceError: if the disk is full; the previous checkpoint stays.
     """
-    for leftover in path.parent.glob(f".{path.name}.partial-*"):  # of a process that was killed here
+    for leftover in path.parent.glob(".*.partial-*"):  # of a process that was killed here
         leftover.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
@@ -36,6 +37,42 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def keep_checkpoint(path: Path, name: str) -> None:
+    """Keeps what is at `path` now beside it under another name; whole or not at all, without writing it again if possible.
+
+    Raises:
+        ResourceError: if the disk is full; what had the name before stays.
+    """
+    temporary = path.with_name(f".{name}.partial-{os.getpid()}")
+    try:
+        try:
+            temporary.hardlink_to(path)  # `path` is only ever replaced, so this one stays as it is
+        except OSError:  # file systems without links
+            shutil.copyfile(path, temporary)
+        temporary.replace(path.with_name(name))
+    except OSError as error:
+        raise ResourceError(
+            f"the checkpoint {path.with_name(name)} could not be written ({error})", "",
+            "free space and run the same command again",
+        ) from error  # fmt: skip
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def random_state() -> dict[str, Any]:
+    """Of torch's generators. Steps seed them anew; whatever draws between steps goes on as well."""
+    has_cuda = torch.cuda.is_available() and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all() if has_cuda else []}
+
+
+def set_random_state(state: Mapping[str, Any]) -> None:
+    """Sets what `random_state` gave; an empty one, or one of other CUDA devices, changes nothing."""
+    if "cpu" in state:
+        torch.set_rng_state(state["cpu"])
+    if state.get("cuda") and torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -58,7 +95,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _unusable(path: Path, what: str) -> WeightsError:
-    return WeightsError(f"the checkpoint {path} {what}", "a checkpoint of unetctl train", "start over with --fresh")
+    best = path.with_name("best.pt")
+    hint = f"copy {best} over it to go on from the best epoch, or " if best != path and best.exists() else ""
+    return WeightsError(
+        f"the checkpoint {path} {what}", "a checkpoint of unetctl train", f"{hint}start over with --fresh"
+    )
 
 
 def differences(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[str]:

@@ -41,12 +41,14 @@ class Plane:
         pixels: (C, Y, X) float32, normalised.
         target: (K, Y, X) class indices (uint8), masks or ids.
         weights: (1, Y, X) float32 loss weights; None counts as 1 everywhere.
+        objects: (Y, X) ids of labelled objects, 0 background, for weight maps and scores; None if there are none.
     """
 
     name: str
     pixels: npt.NDArray[np.float32]
     target: npt.NDArray[np.generic]
     weights: npt.NDArray[np.float32] | None = None
+    objects: npt.NDArray[np.int32] | None = None
 
     def __post_init__(self) -> None:
         size = self.pixels.shape[-2:]

@@ -3,7 +3,7 @@
     decide(Fingerprint) -> Decision(kind, reasons)
     misfit(recipe, Fingerprint) -> why a recipe cannot take the data, or ""
 
-What labels are decides first: two values, few numbers, many numbers in one piece each, or a picture. Two values are writing
+What labels are decides first: two values, few numbers or colours, many numbers in one piece each, or a picture. Two values are writing
 if the picture's darker side is thin and in the minority and the paper around it hangs together; membranes if the paper
 falls into cells; else any other segmentation.
 """
@@ -14,7 +14,9 @@ from typing import Literal
 from unetctl.recipe.schema import Recipe
 
 Kind = Literal["binarization", "membranes", "segmentation", "classes", "objects", "restoration"]
-LabelKind = Literal["empty", "two values", "few numbers", "ids", "grey picture", "colour picture"]
+LabelKind = Literal[
+    "empty", "two values", "few numbers", "few colours", "ids", "smeared", "grey picture", "colour picture"
+]
 
 #: What each kind is, for people.
 MEANING: dict[Kind, str] = {
@@ -46,6 +48,12 @@ class Fingerprint:
         dark_share: of the area where the label side lies at which the picture is darker; 0..1.
         dark_width: mean width of that side's strokes, as a share of the picture's smaller side.
         bright_in_one_piece: share of the other side that its largest connected piece holds.
+        dtype_name: of the pictures' pixels, of most of the sample.
+        size_px: (y, x) of a picture.
+        smallest_side_px: over the sample.
+        object_px: diameter of a disc as large as a connected piece of foreground, 0 if there is none.
+        upright: how much stronger the grey values change downwards than sideways, as a factor; 1: no direction.
+        highlight: how far the brightest pixels (99.9 %) lie above the median, in distances of the median from the darkest (1 %).
     """
 
     num_pairs: int
@@ -59,6 +67,12 @@ class Fingerprint:
     dark_share: float = 0.0
     dark_width: float = 1.0
     bright_in_one_piece: float = 1.0
+    dtype_name: str = "uint8"
+    size_px: tuple[int, int] = (512, 512)
+    smallest_side_px: int = 512
+    object_px: float = 0.0
+    upright: float = 1.0
+    highlight: float = 1.0
 
     def describe(self) -> str:
         """One sentence."""
@@ -88,6 +102,8 @@ def decide(found: Fingerprint) -> Decision:
         return Decision(
             "classes", (f"the labels hold few numbers, up to {found.largest_label}, each in several pieces",)
         )
+    if found.label_kind == "few colours":
+        return Decision("classes", ("the labels are drawn in few colours",))
     if found.label_kind == "ids":
         return Decision("objects", (f"the labels hold many numbers, up to {found.largest_label}, each in one piece",))
     if found.label_kind == "empty":
@@ -117,6 +133,8 @@ def _of_two_values(found: Fingerprint) -> Decision:
 def misfit(recipe: Recipe, found: Fingerprint) -> str:
     """Why a recipe cannot take these data, in words; "" if it can."""
     need, labels = recipe.input.channels, recipe.labels
+    if labels.kind == "image":
+        return "it learns from clean pictures alone, or from corrupted_imgs/ beside src_imgs/"
     if not found.is_same_size:
         return "labels and pictures differ in size"
     if found.has_colour and need == 1 and not recipe.input.luminance:
@@ -124,8 +142,12 @@ def misfit(recipe: Recipe, found: Fingerprint) -> str:
     if found.num_channels not in (need, need + 1) and not (need == 1 and found.num_channels <= 4):
         return f"the pictures have {found.num_channels} channels, and it takes {need}"
     fits: tuple[LabelKind, ...] = ("empty", "two values", "few numbers", "ids")
-    if labels.kind == "classes":
+    if labels.colours:
+        fits = ("empty", "two values", "few colours")
+    elif labels.kind == "classes":
         fits = ("empty", "two values", "few numbers")
+    elif labels.kind == "objects":  # the pieces of a mask count as objects
+        fits = ("empty", "two values", "ids")
     elif labels.values or labels.foreground == "darker":
         fits = ("empty", "two values")
     if found.label_kind not in fits:

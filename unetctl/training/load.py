@@ -5,7 +5,7 @@ with_loss_weights(planes, recipe, counted) -> planes
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from unetctl.runtime.planning import choose_channels
 from unetctl.runtime.reading import has_equal_channels, read_channels
 from unetctl.runtime.statistics import VolumeStatistics, measure
 from unetctl.sources.base import Source
+from unetctl.sources.coloured import coloured
 from unetctl.training.crops import Plane
 from unetctl.training.splits import Selection
 from unetctl.training.survey import check_size, count_planes, info_of, opened, plane_shape
@@ -76,7 +77,8 @@ def load_selection(selection: Selection, recipe: Recipe) -> LoadedPair:
             recipe does not know.
     """
     pair = selection.pair
-    with opened(pair.image) as image, opened(pair.labels) as labels:
+    with opened(pair.image) as stored, opened(pair.labels) as labels:
+        image = coloured(stored, recipe.input.channels)
         check_size(pair, image, labels)
         info = info_of(image, pair)
         is_grey = recipe.input.channels == 1 and has_equal_channels(image, pair.i_image)
@@ -86,7 +88,7 @@ def load_selection(selection: Selection, recipe: Recipe) -> LoadedPair:
         for i_plane in selection.planes:
             target = read_target(labels, pair, i_plane, recipe)
             name = pair.name if not plane_shape(info) else f"{pair.name}[{i_plane}]"
-            planes.append(Plane(name, picture.stacked(i_plane), target.classes, target.weights))
+            planes.append(Plane(name, picture.stacked(i_plane), target.classes, target.weights, target.objects))
             evidence += _evidence(planes[-1], target)
             notes += [target.note] if target.note else []
         return LoadedPair(tuple(planes), picture.value_range, info.spacing_um, tuple(evidence), tuple(notes))
@@ -124,11 +126,14 @@ def with_loss_weights(planes: Sequence[Plane], recipe: Recipe, counted: Sequence
     for plane in planes:
         weights = per_class[plane.target]
         if loss.border:
-            cells = label_cells(plane.target[0] > 0)
-            weights = weights + border_weights(cells, w0=loss.border_w0, sigma_px=loss.border_sigma_px) - 1
+            # Objects that touch leave no gap between them: there the term stands on their own pixels.
+            is_objects = plane.objects is not None
+            cells = plane.objects if plane.objects is not None else label_cells(plane.target[0] > 0)
+            border = border_weights(cells, w0=loss.border_w0, sigma_px=loss.border_sigma_px, inside=is_objects)
+            weights = weights + border - 1
         if plane.weights is not None:
             weights = weights * plane.weights
-        weighted.append(Plane(plane.name, plane.pixels, plane.target, weights.astype(np.float32)))
+        weighted.append(replace(plane, weights=weights.astype(np.float32)))
     return weighted
 
 

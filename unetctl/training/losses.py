@@ -1,37 +1,61 @@
 """Losses with a weight for every pixel.
 
-    weighted_cross_entropy(logits (N, K, ...), target (N, 1, ...), weights=None, ignore=None) -> scalar
-    weighted_bce(logits (N, C, ...), target (N, C, ...), weights=None, pos_weight=1.0) -> scalar
+    weighted_cross_entropy(logits (N, K, ...), target (N, 1, ...), weights=None, ignore=None, focal_gamma=0.0) -> scalar
+    weighted_bce(logits (N, C, ...), target (N, C, ...), weights=None, pos_weight=1.0, focal_gamma=0.0) -> scalar
     soft_dice(probability (N, C, ...), target (N, C, ...), weights=None) -> scalar
     SegmentationLoss(kind, dice=0.0, pos_weight=1.0, ignore=None)(logits, target, weights=None) -> scalar
     DegradationLoss(image_weight, ink_level, paper_level, dice).of_answers(answers, target, weights=None) -> scalar
-    loss_of(recipe) -> the one that it asks for
+    loss_of(recipe, planes) -> the one that it asks for; balance(planes) -> background pixels per foreground pixel
 
 All are computed in float32, also under autocast, and work for 2-D and 3-D. A pixel of weight 0 has no say at
 all. Sums are divided by the sum of the weights, so the learning rate does not depend on the weight map or on
-the share of ignored pixels.
+the share of ignored pixels. Sums over the batch go over all processes that train together (`unetctl.training.team`).
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the name everybody uses
 
+from unetctl.errors import UsageError
 from unetctl.networks.network import Answer
 from unetctl.recipe.schema import Recipe
+from unetctl.training.crops import Plane
+from unetctl.training.team import summed
 
 LossKind = Literal["cross_entropy", "bce"]
 
 
+@runtime_checkable
+class AnswersLoss(Protocol):
+    """A loss that looks at more of a network's answers than the last one's logits."""
+
+    def of_answers(self, answers: Sequence[Answer], target: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Scalar float32."""
+
+
 def _weighted_mean(loss: Tensor, weights: Tensor | None) -> Tensor:
     if weights is None:
-        return loss.mean()
+        return summed(loss.sum()) / summed(loss.new_tensor(float(loss.numel())))
     weights = weights.float().expand_as(loss)
     # where(): a pixel of weight 0 may hold any number, also an infinite one
     loss = torch.where(weights > 0, loss * weights, 0.0)
-    return loss.sum() / weights.sum().clamp_min(torch.finfo(torch.float32).tiny)
+    return summed(loss.sum()) / summed(weights.sum()).clamp_min(torch.finfo(torch.float32).tiny)
+
+
+def _focused(loss: Tensor, confidence: Tensor, gamma: float) -> Tensor:
+    """Less of the loss where the network is right already (Lin et al. 2017, arXiv 1708.02002, equation 4).
+
+    Args:
+        loss: per pixel.
+        confidence: probability of the right answer, of the same shape.
+        gamma: 0 leaves the loss as it is.
+    """
+    # clamped: at 0 the slope of a power below 1 is infinite
+    return loss * (1 - confidence).clamp_min(1e-6) ** gamma if gamma else loss
 
 
 def _class_indices(logits: Tensor, target: Tensor) -> Tensor:
@@ -62,7 +86,11 @@ def _plane_weights(weights: Tensor | None, target: Tensor) -> Tensor | None:
 
 
 def weighted_cross_entropy(
-    logits: Tensor, target: Tensor, weights: Tensor | None = None, ignore: int | None = None
+    logits: Tensor,
+    target: Tensor,
+    weights: Tensor | None = None,
+    ignore: int | None = None,
+    focal_gamma: float = 0.0,
 ) -> Tensor:
     """Softmax cross-entropy, weighted per pixel (Ronneberger et al. 2015, section 3, equation 1).
 
@@ -71,6 +99,7 @@ def weighted_cross_entropy(
         target: (N, ...) or (N, 1, ...) class indices 0..K-1.
         weights: (N, ...) or (N, 1, ...), at least 0; None: all 1.
         ignore: a target value that has weight 0, e.g. 255.
+        focal_gamma: power by which pixels that are right already count less, 0 for none.
 
     Returns:
         Scalar float32: sum(weight * loss) / sum(weight); 0 if every weight is 0.
@@ -81,10 +110,17 @@ def weighted_cross_entropy(
     with torch.autocast(device_type=logits.device.type, enabled=False):
         target = _class_indices(logits, target)
         target, weights = _without(target, _plane_weights(weights, target), ignore)
-        return _weighted_mean(F.cross_entropy(logits.float(), target, reduction="none"), weights)
+        loss = F.cross_entropy(logits.float(), target, reduction="none")
+        return _weighted_mean(_focused(loss, torch.exp(-loss), focal_gamma), weights)
 
 
-def weighted_bce(logits: Tensor, target: Tensor, weights: Tensor | None = None, pos_weight: float = 1.0) -> Tensor:
+def weighted_bce(
+    logits: Tensor,
+    target: Tensor,
+    weights: Tensor | None = None,
+    pos_weight: float = 1.0,
+    focal_gamma: float = 0.0,
+) -> Tensor:
     """Binary cross-entropy of a sigmoid, weighted per pixel.
 
     Args:
@@ -92,6 +128,7 @@ def weighted_bce(logits: Tensor, target: Tensor, weights: Tensor | None = None, 
         target: (N, C, ...) masks or probabilities, 0..1.
         weights: (N, 1, ...) or (N, C, ...), at least 0; None: all 1.
         pos_weight: factor on the loss of positive pixels (it does not enter the divisor, as in torch).
+        focal_gamma: power by which pixels that are right already count less, 0 for none.
 
     Returns:
         Scalar float32: sum(weight * loss) / sum(weight); 0 if every weight is 0.
@@ -106,6 +143,9 @@ def weighted_bce(logits: Tensor, target: Tensor, weights: Tensor | None = None, 
     with torch.autocast(device_type=logits.device.type, enabled=False):
         factor = None if pos_weight == 1.0 else torch.tensor(pos_weight, device=logits.device)
         loss = F.binary_cross_entropy_with_logits(logits.float(), target.float(), reduction="none", pos_weight=factor)
+        if focal_gamma:
+            probability, masks = logits.float().sigmoid(), target.float()
+            loss = _focused(loss, probability * masks + (1 - probability) * (1 - masks), focal_gamma)
         return _weighted_mean(loss, weights)
 
 
@@ -128,8 +168,8 @@ def soft_dice(probability: Tensor, target: Tensor, weights: Tensor | None = None
             probability = torch.where(counted, probability, 0.0)
             target = torch.where(counted, target, 0.0)
         axes = [axis for axis in range(probability.ndim) if axis != 1]
-        both = (probability * target).sum(axes)
-        either = probability.sum(axes) + target.sum(axes)
+        both = summed((probability * target).sum(axes))
+        either = summed(probability.sum(axes) + target.sum(axes))
         # one pixel's worth of smoothing: an empty channel has a gradient, a full one does not feel it
         return (1 - (2 * both + 1) / (either + 1)).mean()
 
@@ -143,21 +183,30 @@ class SegmentationLoss(nn.Module):
         dice: factor of the soft Dice term that is added; 0 leaves it out.
         pos_weight: for "bce", see `weighted_bce`.
         ignore: a target value that has weight 0 (both kinds).
+        focal_gamma: of the cross-entropy of either kind, see `weighted_bce`.
     """
 
-    def __init__(self, kind: LossKind, dice: float = 0.0, pos_weight: float = 1.0, ignore: int | None = None) -> None:
+    def __init__(
+        self,
+        kind: LossKind,
+        dice: float = 0.0,
+        pos_weight: float = 1.0,
+        ignore: int | None = None,
+        focal_gamma: float = 0.0,
+    ) -> None:
         super().__init__()
         if kind not in ("cross_entropy", "bce"):
             raise ValueError(f'loss kind {kind!r}: expected "cross_entropy" or "bce"')
         self.kind, self.dice, self.pos_weight, self.ignore = kind, dice, pos_weight, ignore
+        self.focal_gamma = focal_gamma
 
     def forward(self, logits: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
         """Scalar float32; arguments as `weighted_cross_entropy` or `weighted_bce` take them."""
         if self.kind == "bce":
             target, weights = _without(target, weights, self.ignore)
-            loss = weighted_bce(logits, target, weights, self.pos_weight)
+            loss = weighted_bce(logits, target, weights, self.pos_weight, self.focal_gamma)
             return loss + self.dice * soft_dice(logits.float().sigmoid(), target, weights) if self.dice else loss
-        loss = weighted_cross_entropy(logits, target, weights, self.ignore)
+        loss = weighted_cross_entropy(logits, target, weights, self.ignore, self.focal_gamma)
         if not self.dice:
             return loss
         indices = _class_indices(logits, target)
@@ -169,7 +218,8 @@ class SegmentationLoss(nn.Module):
 
     def extra_repr(self) -> str:
         """What it computes, for printing."""
-        return f"{self.kind}, dice={self.dice}, pos_weight={self.pos_weight}, ignore={self.ignore}"
+        words = f"{self.kind}, dice={self.dice}, pos_weight={self.pos_weight}, ignore={self.ignore}"
+        return words + (f", focal_gamma={self.focal_gamma}" if self.focal_gamma else "")
 
 
 class DegradationLoss(SegmentationLoss):
@@ -227,10 +277,44 @@ class DegradationLoss(SegmentationLoss):
         )
 
 
-def loss_of(recipe: Recipe) -> SegmentationLoss:
-    """The loss that a recipe asks for."""
+def loss_of(recipe: Recipe, planes: Sequence[Plane] = ()) -> SegmentationLoss:
+    """The loss that a recipe asks for.
+
+    Args:
+        recipe: with its [loss].
+        planes: of training, counted if `loss.pos_weight` is "auto".
+
+    Raises:
+        UsageError: if they are to be counted and hold no foreground.
+    """
     loss = recipe.loss
+    if loss.kind == "restoration":
+        from unetctl.training.loss_restoration import RestorationLoss  # which is made of those here
+
+        return RestorationLoss.of(loss)
     if loss.kind == "degradation":
         levels = {"image_weight": loss.image_weight, "ink_level": loss.ink_level, "paper_level": loss.paper_level}
         return DegradationLoss(dice=loss.dice, **{name: level for name, level in levels.items() if level is not None})
-    return SegmentationLoss("bce" if recipe.output.num_channels == 1 else "cross_entropy", dice=loss.dice)
+    if recipe.output.num_channels > 1:
+        return SegmentationLoss("cross_entropy", dice=loss.dice, focal_gamma=loss.focal_gamma)
+    pos_weight = balance(planes) if loss.pos_weight == "auto" else loss.pos_weight
+    return SegmentationLoss("bce", dice=loss.dice, pos_weight=pos_weight, focal_gamma=loss.focal_gamma)
+
+
+def balance(planes: Sequence[Plane]) -> float:
+    """Pixels of background for every one of the foreground; those of weight 0 do not count.
+
+    Raises:
+        UsageError: if there is no foreground.
+    """
+    num_all = num_foreground = 0
+    for plane in planes:
+        known = np.ones(plane.target.shape, bool) if plane.weights is None else plane.weights > 0
+        num_all += int(known.sum())
+        num_foreground += int((np.greater(plane.target, 0) & known).sum())
+    if not num_foreground:
+        raise UsageError(
+            'loss.pos_weight = "auto", and the training data hold no foreground', "a number, or pictures with foreground",
+            "--set loss.pos_weight=1",
+        )  # fmt: skip
+    return max(1.0, num_all - num_foreground) / num_foreground

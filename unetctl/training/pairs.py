@@ -16,7 +16,7 @@ Layouts, at any depth, also mixed:
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
@@ -36,7 +36,7 @@ from unetctl.training.names import (
     stem_of,
 )
 
-__all__ = ["LAYOUTS", "Kind", "Pair", "PairTable", "SplitName", "find_pairs", "natural"]
+__all__ = ["LAYOUTS", "Kind", "NoPairsError", "Pair", "PairTable", "SplitName", "find_pairs", "natural"]
 
 Kind = Literal["volume", "page"]
 
@@ -44,6 +44,8 @@ LAYOUTS = (
     "a-volume.tif + a-labels.tif beside each other, images/ + labels|masks|gt/ with equal names, "
     "or train|val|test/ folders with input_*.npy + label_*.npy or x.npy + y.npy"
 )
+
+_TABLE_SUFFIXES = {".csv", ".tsv", ".xls", ".xlsx"}
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ class PairTable:
         unlabelled: pictures without labels: left out.
         orphans: labels without a picture: left out.
         problems: sentences about names that fit more than once; those pictures are left out.
+        tables: files of figures or text beside the pictures, which nobody reads.
     """
 
     root: Path
@@ -92,6 +95,7 @@ class PairTable:
     unlabelled: tuple[Path, ...]
     orphans: tuple[Path, ...]
     problems: tuple[str, ...]
+    tables: tuple[Path, ...] = ()
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -116,6 +120,7 @@ class PairTable:
         for what, paths in (
             ("without labels, left out", self.unlabelled),
             ("labels without a picture, left out", self.orphans),
+            ("tables, not read", self.tables),
         ):
             if paths:
                 shown = ", ".join(self._shown(p) for p in paths[:most]) + (" ..." if len(paths) > most else "")
@@ -149,6 +154,14 @@ class _Found:
     split: SplitName | None = None
 
 
+class NoPairsError(InputError):
+    """A folder without a picture that has labels; `unlabelled` are its pictures, `orphans` its labels."""
+
+    def __init__(self, seen: str, unlabelled: Sequence[Path], orphans: Sequence[Path]) -> None:
+        super().__init__(seen, "pictures with labels", f"known layouts: {LAYOUTS}")
+        self.unlabelled, self.orphans = tuple(unlabelled), tuple(orphans)
+
+
 def find_pairs(folder: str | Path) -> PairTable:
     """Pair pictures with labels below `folder`, by names alone.
 
@@ -168,7 +181,8 @@ def find_pairs(folder: str | Path) -> PairTable:
         seen = f"{root} is a file" if root.exists() else f"{root} does not exist"
         raise InputError(seen, "a folder with pictures and labels", f"known layouts: {LAYOUTS}")
     groups: dict[tuple[str, str], list[_Found]] = {}
-    for relative in _pictures(root):
+    tables: list[Path] = []
+    for relative in _pictures(root, tables):
         found = _classify(root, relative)
         groups.setdefault(found.group, []).append(found)
     pairs: list[Pair] = []
@@ -188,7 +202,7 @@ def find_pairs(folder: str | Path) -> PairTable:
         )
         if problems:
             seen += f" ({problems[0]})"
-        raise InputError(seen, "pictures with labels", f"known layouts: {LAYOUTS}")
+        raise NoPairsError(seen, unlabelled, orphans)
     pairs = _with_unique_names(pairs)
     return PairTable(
         root,
@@ -196,6 +210,7 @@ def find_pairs(folder: str | Path) -> PairTable:
         tuple(sorted(unlabelled)),
         tuple(sorted(orphans)),
         tuple(problems),
+        tuple(tables),
     )
 
 
@@ -203,7 +218,8 @@ def _plural(num: int, noun: str) -> str:
     return f"{num} {noun}" + ("" if num == 1 else "s")
 
 
-def _pictures(root: Path) -> Iterator[PurePosixPath]:
+def _pictures(root: Path, tables: list[Path]) -> Iterator[PurePosixPath]:
+    """Relative paths of pictures; tables among them are put into the list."""
     known = VOLUME_SUFFIXES | PAGE_SUFFIXES
     entered: set[str] = set()
     for parent, folders, files in os.walk(root, followlinks=True):
@@ -218,8 +234,11 @@ def _pictures(root: Path) -> Iterator[PurePosixPath]:
             f for f in folders if f not in stores and not f.startswith((".", "__")) and not f.endswith(".run")
         )
         for name in sorted(files) + stores:
-            if not name.startswith(".") and PurePosixPath(name).suffix.lower() in known:
+            suffix = PurePosixPath(name).suffix.lower()
+            if not name.startswith(".") and suffix in known:
                 yield base / name
+            elif suffix in _TABLE_SUFFIXES:
+                tables.append(root / base / name)
 
 
 def _classify(root: Path, relative: PurePosixPath) -> _Found:

@@ -336,7 +336,7 @@ def _hold_out(sets: dict[str, _Planes], volumes: list[list[_Unit]], share: float
     if held:
         notes.append(f"no validation set is named: {_count(held)} held out (share {share:g})")
     else:
-        notes.append("one plane alone: nothing is held out to choose the best weights by")
+        notes.append("one plane alone: no other can be held out to choose the best weights by")
 
 
 def _count(units: Sequence[_Unit]) -> str:

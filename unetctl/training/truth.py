@@ -23,6 +23,8 @@ from unetctl.runtime.numerics import LUMINANCE
 from unetctl.runtime.reading import read_channels
 from unetctl.sources.base import Source
 from unetctl.sources.raster_magic import raster_format
+from unetctl.training.colours import classes_of_colours
+from unetctl.training.object_targets import object_target
 from unetctl.training.pairs import Pair
 from unetctl.training.survey import info_of, plane_shape
 
@@ -33,7 +35,7 @@ _NAMED_VALUES = 10
 #: Labels are clearly two-valued if less than this share of the pixels lies in the middle half between the two.
 _LARGEST_BETWEEN = 0.03
 #: Formats that change values.
-_LOSSY = ("JPEG", "WEBP", "AVIF")
+LOSSY = ("JPEG", "WEBP", "AVIF")
 
 
 @dataclass(frozen=True)
@@ -61,12 +63,14 @@ class Target:
         weights: (1, y, x) with 0 where ignored; None if nothing is.
         sides: of labels whose foreground is still to be told (`labels.foreground`): 1 stands for the smaller value.
         note: a sentence for the user, or "".
+        objects: (y, x) ids of labelled objects, 0 background; None if the labels are no objects.
     """
 
     classes: npt.NDArray[np.uint8]
     weights: npt.NDArray[np.float32] | None = None
     sides: TwoSides | None = None
     note: str = ""
+    objects: npt.NDArray[np.int32] | None = None
 
 
 def read_target(labels: Source, pair: Pair, i_plane: int, recipe: Recipe) -> Target:
@@ -79,11 +83,17 @@ def read_target(labels: Source, pair: Pair, i_plane: int, recipe: Recipe) -> Tar
     if known.foreground == "darker":
         sides = two_sides(_grey_values(labels, pair, i_plane), str(pair.labels))
         return Target((~sides.is_high[None]).astype(np.uint8), None, sides, sides.note)
+    if known.colours:
+        return _drawn_target(labels, pair, i_plane, recipe)
     values = label_values(labels, pair, i_plane)
-    if known.kind == "binary" and not known.values and known.ignore is None and labels.info.format in _LOSSY:
+    if known.kind == "binary" and not known.values and known.ignore is None and labels.info.format in LOSSY:
         sides = two_sides(values[0], str(pair.labels))
         return Target(sides.is_high[None].astype(np.uint8), note=sides.note)
     ignored = np.zeros(values.shape, bool) if known.ignore is None else values == known.ignore
+    if known.kind == "objects":
+        found = object_target(values[0], ignored[0], str(pair.labels), known.border_px)
+        weights = np.where(ignored, 0.0, 1.0).astype(np.float32) if ignored.any() else None
+        return Target(found.classes[None], weights, note=found.note, objects=found.ids)
     target = _classes(values, ignored, pair, recipe)
     if not ignored.any():
         return Target(target)
@@ -132,7 +142,7 @@ def label_values(labels: Source, pair: Pair, i_plane: int) -> npt.NDArray[np.int
                 raise InputError(
                     f"the labels {pair.labels} are coloured",
                     "one number a pixel",
-                    "save them as grey values or class numbers, with a colour table or without",
+                    "name the colours of the classes in labels.colours, or save them as numbers; without --task they are found",
                 )
             colours = indices[None]
         values = colours[:1]
@@ -141,6 +151,23 @@ def label_values(labels: Source, pair: Pair, i_plane: int) -> npt.NDArray[np.int
             f"the labels {pair.labels} hold fractions", "whole numbers", "save class numbers, not probabilities"
         )
     return values.astype(np.int64)
+
+
+def drawn_colours(labels: Source, pair: Pair, i_plane: int) -> npt.NDArray[np.uint8]:
+    """(3, y, x) colours of one plane of labels that are drawn; grey ones count as colours, transparency does not.
+
+    Raises:
+        InputError: if they are no colours of 8 bits.
+    """
+    values = _stored(labels, pair, i_plane)
+    values = values[: len(values) - (len(values) in (2, 4))]
+    if len(values) not in (1, 3) or values.dtype != np.uint8:
+        raise InputError(
+            f"the labels {pair.labels} have {len(values)} channels of {values.dtype}",
+            "colours of 8 bits, as labels.colours says",
+            "if they are numbers, leave labels.colours out",
+        )
+    return np.ascontiguousarray(np.broadcast_to(values, (3, *values.shape[1:])))
 
 
 def palette_indices(path: Path) -> npt.NDArray[np.uint8] | None:
@@ -153,6 +180,17 @@ def palette_indices(path: Path) -> npt.NDArray[np.uint8] | None:
         Image.init()
         picture = Image.OPEN[kind][0](stream, str(path))  # the plug-in itself: Image.open has a limit of its own
         return np.asarray(picture) if picture.mode == "P" else None
+
+
+def _drawn_target(labels: Source, pair: Pair, i_plane: int, recipe: Recipe) -> Target:
+    known = recipe.labels
+    pixels = drawn_colours(labels, pair, i_plane)
+    classes, is_ignored = classes_of_colours(pixels, known.colours, known.ignore_colour, str(pair.labels))
+    if known.kind == "binary":
+        classes = (classes == len(known.colours) - 1).astype(np.uint8)
+        classes[is_ignored] = 0
+    weights = np.where(is_ignored, 0.0, 1.0).astype(np.float32)[None] if is_ignored.any() else None
+    return Target(classes[None], weights)
 
 
 def _grey_values(labels: Source, pair: Pair, i_plane: int) -> Pixels:

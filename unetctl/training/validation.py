@@ -15,6 +15,7 @@ from unetctl.geometry.mirror import read_mirrored
 from unetctl.geometry.plan import TilePlan, fitting_core
 from unetctl.metrics.boundary import mean_scores, score_thresholds
 from unetctl.metrics.overlap import Overlap, count_overlap, count_overlaps
+from unetctl.metrics.precision import mean_precision
 from unetctl.networks.network import Network
 from unetctl.networks.weights import stored_dtype
 from unetctl.recipe.schema import Recipe
@@ -96,6 +97,7 @@ def validate(
     compute: Compute,
     device: torch.device,
     should_stop: Callable[[], bool] = _never,
+    score: Callable[[Sequence[Plane], Sequence[Pixels], Recipe], dict[str, float]] | None = None,
 ) -> Validated:
     """Predicts whole planes and scores them.
 
@@ -106,10 +108,15 @@ def validate(
         loss: (logits, targets, weights) to a scalar.
         compute, device: arithmetic.
         should_stop: asked between tiles.
+        score: figures beside those of masks and classes, from planes and logits.
 
     Raises:
         Stopped: if asked to.
     """
+    if recipe.labels.kind == "image":
+        from unetctl.training.restoring import validate_restoration  # which answers in the terms of this module
+
+        return validate_restoration(network, planes, recipe, loss, compute, device, should_stop)
     engine = Engine(
         network,
         compute,
@@ -134,8 +141,10 @@ def validate(
         figures |= _binary_figures(planes, outputs, recipe)
     else:
         figures |= _class_figures(planes, outputs, recipe.output.num_channels)
+    if score is not None:
+        figures |= score(planes, outputs, recipe)
     if not is_finite:
-        figures = {name: value if name == "threshold" else np.nan for name, value in figures.items()}
+        figures = {name: value if name.endswith("threshold") else np.nan for name, value in figures.items()}
     return Validated(figures, outputs)
 
 
@@ -160,6 +169,11 @@ def _binary_figures(planes: Sequence[Plane], outputs: Sequence[Pixels], recipe: 
     elif select in _OVERLAPS:
         overlaps = _overlaps(planes, outputs, _THRESHOLDS)
         threshold = _THRESHOLDS[steady_best([getattr(overlap, select) for overlap in overlaps], lowest=lowest)]
+    elif select == "mean_precision":
+        per_plane = [_overlaps([plane], [logits], _THRESHOLDS) for plane, logits in zip(planes, outputs, strict=True)]
+        precisions = [mean_precision([one[i] for one in per_plane]) for i in range(len(_THRESHOLDS))]
+        best = steady_best(precisions)
+        threshold, figures["mean_precision"] = _THRESHOLDS[best], precisions[best]
     (counts,) = _overlaps(planes, outputs, (threshold,))
     figures |= {name: getattr(counts, name) for name in _OVERLAPS}
     return figures | {"threshold": threshold}

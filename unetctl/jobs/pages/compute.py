@@ -13,6 +13,7 @@ import numpy.typing as npt
 from unetctl.geometry.box import Box, Ints
 from unetctl.jobs.options import PredictOptions
 from unetctl.jobs.pages.feed import FeedItem, OpenFile
+from unetctl.jobs.pages.labels import large_labels
 from unetctl.jobs.pages.results import FileResult, Gathering, PageStyle, stored_page
 from unetctl.jobs.pages.scaling import PageScale
 from unetctl.jobs.pages.settings import PageSettings
@@ -49,6 +50,7 @@ class Ready:
         seen: as `info`, at the scale at which the network sees it.
         origin: of the page.
         pixels: decoded, as seen; None for a large page.
+        under: of an overlay: decoded, as the page is; None otherwise, and for a large page.
         plan: of this page alone.
     """
 
@@ -60,6 +62,7 @@ class Ready:
     origin: PageOrigin
     pixels: Pixels | None
     plan: RunPlan
+    under: Pixels | None = None
 
     @property
     def num_pixels(self) -> int:
@@ -110,6 +113,7 @@ class PageComputer:
         self._shares = shares
         self._num_weights = sum(p.numel() for p in network.parameters())
         self.seconds: defaultdict[str, float] = defaultdict(float)
+        self._has_told_grey = False
         recipe, kept = task.recipe, settings.values
         self._scale = PageScale(kept.get("scale"), kept["keep"], kept["threshold"])
         self._engine = Engine(
@@ -135,13 +139,21 @@ class PageComputer:
         assert info is not None
         recipe = self._task.recipe
         if recipe.input.channels == 3 and self._options.channels is None:
+            if info.axes == "yx" and not self._has_told_grey:
+                self._has_told_grey = True
+                text = "grey pictures are taken as three equal colours" + ", and come back so" * (
+                    self._style.keep == "image"
+                )
+                self._emit(Note(text, "info"))
             info = coloured(info)
         planner_bytes = self._shares.planner
         chunk: tuple[Ints, ...] = ()
         identity: dict[str, object] = {}
+        under: Pixels | None = None
         if item.pixels is not None:
             pixels = in_axes(item.pixels, info)
             is_grey = has_equal_channels(HeldPages([(info, pixels)]), 0)
+            under = pixels if self._style.keep == "overlay" else None
             pixels = self._scale.pixels(pixels)
         else:
             pixels, page = None, opened.page(item.i_page, info)
@@ -166,7 +178,7 @@ class PageComputer:
         )
         for text in planned.warnings:
             self._emit(Note(text, "warning"))
-        return Ready(opened, result, item.i_page, info, seen, opened.origins[item.i_page], pixels, planned.plan)
+        return Ready(opened, result, item.i_page, info, seen, opened.origins[item.i_page], pixels, planned.plan, under)
 
     def compute(self, group: Sequence[Ready], done: PageDone) -> bool:
         """Computes pages: several in memory, or one large one.
@@ -193,7 +205,7 @@ class PageComputer:
                 return
             ready = group[i]
             answer = self._scale.answer(gathered.pop(i).answer, ready.info)
-            ready.result.add(ready.i_page, self._style.page(answer, ready.info, ready.origin))
+            ready.result.add(ready.i_page, self._style.page(answer, ready.info, ready.origin, ready.under))
             done(ready, self._style.num_ink(answer) if self._style.counts_ink else None)
 
         reader = BlockReader(HeldPages(pages), plan, StatisticsStore(None, "pages", plan))
@@ -234,12 +246,30 @@ class PageComputer:
             self._note(times)
             if not complete:
                 return False
-        page, num_ink = stored_page(self._scale.stored(sink, ready.info), self._style, ready.info, ready.origin)
+        stored = self._scale.stored(sink, ready.info)
+        if self._style.rule is not None:
+            made = large_labels(stored, self._style.rule, folder.path, self._should_stop)
+            if made is None:
+                return False
+            stored = made
+        page, num_ink = stored_page(stored, self._style, ready.info, ready.origin, self._rows_under(ready))
         ready.result.add(ready.i_page, page)
         source.close()
         done(ready, num_ink() if self._style.counts_ink else None)
         folder.remove()
         return True
+
+    def _rows_under(self, ready: Ready) -> Callable[[int, int], Pixels] | None:
+        """Rows of a large page that an overlay lies on; its file is open until the page was written."""
+        if self._style.keep != "overlay":
+            return None
+        page, width = ready.opened.page(ready.i_page, ready.info), ready.info.size_of("x")
+        lead = (ready.info.num_channels,) if "c" in ready.info.axes else ()
+
+        def rows(start: int, stop: int) -> Pixels:
+            return page.read(0, Box((*(0 for _ in lead), start, 0), (*lead, stop, width)))
+
+        return rows
 
     def _large_emit(self, ready: Ready) -> Listener:
         """Blocks of one page are a stage of their own, beside that of the files."""

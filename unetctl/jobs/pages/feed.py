@@ -17,15 +17,20 @@ from unetctl.jobs.pages.inputs import PageFile
 from unetctl.jobs.pages.views import OnePage, Pixels
 from unetctl.sources.base import ImageInfo
 from unetctl.sources.pages import PageOrigin, PageSource, open_pages
+from unetctl.sources.pages_frames import FramePages
 
 #: Pages that are decoded or being decoded ahead, at most, however small.
 _MOST_AHEAD = 32
 
 
 def stat_of(path: Path) -> tuple[int, ...]:
-    """Size and time of change (nanoseconds) of a file; empty if there is none."""
+    """Size and time of change (nanoseconds) of a file, of a folder those of all that is in it; empty if there is none."""
     try:
         told = path.stat()
+        if path.is_dir():
+            inside = [entry.stat() for entry in os.scandir(path)]
+            newest = max([told.st_mtime_ns, *(one.st_mtime_ns for one in inside)])
+            return sum(one.st_size for one in inside), newest, len(inside)
     except OSError:
         return ()
     return told.st_size, told.st_mtime_ns
@@ -216,7 +221,9 @@ class PageFeed:
             stat = stat_of(file.path)
             if file.path.is_dir():
                 os.scandir(file.path).close()
-            source = open_pages(str(file.path), max_bytes=self._max_bytes, pdf_dpi=self._pdf_dpi)
+                source: PageSource = FramePages(str(file.path), self._max_bytes)
+            else:
+                source = open_pages(str(file.path), max_bytes=self._max_bytes, pdf_dpi=self._pdf_dpi)
             try:
                 opened = OpenFile(file, source, dict(source.info.identity), stat)
             except BaseException:

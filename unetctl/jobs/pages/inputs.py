@@ -14,8 +14,8 @@ from unetctl.sources.page_files import PAGE_EXTENSIONS, find_pages
 from unetctl.sources.slices import natural_key
 
 #: Endings of files that a single page file may be written as, and their kinds.
-KIND_OF_SUFFIX = {".tif": "tiff", ".tiff": "tiff", ".png": "png", ".pdf": "pdf"}
-SUFFIX_OF_KIND = {"tiff": ".tif", "png": ".png", "pdf": ".pdf"}
+KIND_OF_SUFFIX = {".tif": "tiff", ".tiff": "tiff", ".png": "png", ".pdf": "pdf", ".gif": "gif"}
+SUFFIX_OF_KIND = {"tiff": ".tif", "png": ".png", "pdf": ".pdf", "gif": ".gif"}
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,7 @@ def page_sets(
     """Sorts inputs into sets: one a folder, and one for all loose files.
 
     - a folder ``scans`` gives ``scans-<task>/`` (or `output`), in which the tree of the folder is mirrored;
+    - a folder of frames with an `output` that ends in .gif is one film;
     - one file ``p.jpg`` gives ``p-<task>.<ending>`` (or `output`: a file by its ending, or an existing folder);
     - several files go into the folder `output`, or side by side into the working directory as ``p-<task>.<ending>``.
 
@@ -90,6 +91,9 @@ def page_sets(
     folders, files = _sorted_inputs(inputs)
     if not folders and not files:
         raise InputError(f"nothing but outputs of unetctl in {' '.join(inputs)}", "files of pages")
+    is_film = output is not None and KIND_OF_SUFFIX.get(output.suffix.lower()) == "gif" and not output.is_dir()
+    if is_film and not files and len(folders) == 1:
+        return [_single(folders[0], task, output)]
     # With -o, folders of one name would meet in it; without, in the working directory.
     names = output_names([str(folder.resolve()) for folder in folders])
     sets = []

@@ -9,7 +9,7 @@ class PageOptions:
 
     Attributes:
         recursive: folders inside folders too.
-        format: "tiff", "png" or "pdf" for all outputs; None: alike to the inputs.
+        format: "tiff", "png", "pdf" or "gif" for all outputs; None: alike to the inputs.
         pdf_dpi: resolution of PDF pages that are drawn rather than scanned.
         checksums: write the list of SHA-256 sums of all outputs beside them.
         as_pages: True for --pages, False for --stack; None: as the recipe says.

@@ -1,7 +1,7 @@
 """From what the network answers to pages, and from pages to files."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,11 +12,14 @@ import numpy as np
 from unetctl.errors import InputError
 from unetctl.geometry.box import Box
 from unetctl.jobs.pages.feed import OpenFile, stat_of
+from unetctl.jobs.pages.overlay import tinted
 from unetctl.jobs.pages.scaling import Stored
 from unetctl.jobs.pages.views import Pixels
+from unetctl.objects.rule import LabelRule, label_array
 from unetctl.runtime.numerics import Keep
 from unetctl.sinks.disk import full_disk_explained
 from unetctl.sinks.page import Page
+from unetctl.sinks.page_gif import DEFAULT_MS, Timing
 from unetctl.sinks.pages import PageFileRecord, assemble, encode_page
 from unetctl.sources.base import ImageInfo
 from unetctl.sources.pages import PageOrigin
@@ -32,24 +35,37 @@ class PageStyle:
     Attributes:
         keep: what the network's answer is.
         is_ink: True if the foreground is ink, black on white paper; otherwise the foreground of masks is white.
+        rule: of labels, by which they are made of an answer of probabilities; None of anything else.
     """
 
     keep: Keep
     is_ink: bool
+    rule: LabelRule | None = None
 
     @property
     def counts_ink(self) -> bool:
         """True if the share of ink of a page can be told from the answer."""
-        return self.is_ink and self.keep in ("mask", "probability")
+        return self.is_ink and self.keep in ("mask", "probability", "overlay")
 
     @property
     def is_one_bit(self) -> bool:
         """True if pages are written with one bit a pixel."""
         return self.keep == "mask"
 
-    def page(self, answer: Pixels, info: ImageInfo, origin: PageOrigin) -> Page:
-        """A page of an answer in the axes yx or cyx."""
-        icc = origin.icc if self.keep == "image" else None
+    @property
+    def keeps_colours(self) -> bool:
+        """True if the pages are the input's own, changed in places: its colour profile holds for them too."""
+        return self.keep in ("image", "overlay")
+
+    def page(self, answer: Pixels, info: ImageInfo, origin: PageOrigin, under: Pixels | None = None) -> Page:
+        """A page of an answer in the axes yx or cyx; of an overlay, `under` is what it lies on, in such axes too."""
+        icc = origin.icc if self.keeps_colours else None
+        if self.keep == "overlay":
+            assert under is not None
+            return Page(tinted(under, answer), info.dpi, icc)
+        if self.rule is not None and answer.ndim == 3:  # those of a large page are made in its store
+            labels = label_array(answer, self.rule)
+            answer = labels.astype(np.uint16) if labels.max(initial=0) <= np.iinfo(np.uint16).max else labels
         if self.is_one_bit:
             plane = answer if answer.ndim == 2 else answer[0]
             return Page((plane > 0) if self.is_ink else (plane == 0), info.dpi, icc)
@@ -57,7 +73,7 @@ class PageStyle:
 
     def num_ink(self, answer: Pixels) -> int:
         """Pixels of ink in an answer of masks or probabilities."""
-        return int(np.count_nonzero(answer if self.keep == "mask" else answer >= 128))
+        return int(np.count_nonzero(answer >= 128 if self.keep == "probability" else answer))
 
 
 @dataclass
@@ -144,7 +160,8 @@ class FileResult:
         encoded = [self._single] if self.spool is None else [self._page_path(i) for i in range(self.num_pages)]
         is_pdf = self.kind == "pdf" and self.opened.origins[0].kind == "pdf"
         original = self.opened.file.path if is_pdf else None
-        return assemble(self.target, self.kind, encoded, original=original, provenance=provenance)
+        timing = _timing(self.opened.origins) if self.kind == "gif" else None
+        return assemble(self.target, self.kind, encoded, original=original, provenance=provenance, timing=timing)
 
     def clear(self) -> None:
         """Removes the pages that were kept on disk."""
@@ -158,6 +175,12 @@ class FileResult:
     def _ink_path(self, i_page: int) -> Path:
         assert self.spool is not None
         return self.spool / f"ink-{i_page + 1:06d}"
+
+
+def _timing(origins: Sequence[PageOrigin]) -> Timing:
+    """As the film that was read has it; what is none is shown ten frames a second, for ever."""
+    durations = tuple(DEFAULT_MS if one.duration_ms is None else one.duration_ms for one in origins)
+    return Timing(durations, origins[0].loop if origins[0].duration_ms is not None else 0)
 
 
 class Gathering:
@@ -185,16 +208,21 @@ class StoredRows:
 
     Args:
         sink: the store, one picture of axes yx or cyx.
-        convert: from a band (c, rows, x) or (rows, x) to rows of a page.
+        convert: from a band (c, rows, x) or (rows, x), and the number of its first row, to rows of a page.
         dtype: of the converted.
+        is_colour: True if they have three samples a pixel whatever the store has.
     """
 
-    def __init__(self, sink: Stored, convert: Callable[[Pixels], Pixels], dtype: np.dtype[Any]) -> None:
+    def __init__(
+        self, sink: Stored, convert: Callable[[Pixels, int], Pixels], dtype: np.dtype[Any], is_colour: bool = False
+    ) -> None:
         self._sink, self._convert, self.dtype = sink, convert, dtype
         image = sink.layout.images[0]
         self._channels = image.shape[0] if "c" in image.axes else None
         self._size = image.shape[-2:]
         self.shape = self._size if self._channels is None or dtype == np.bool_ else (*self._size, self._channels)
+        if is_colour:
+            self.shape = (*self._size, 3)
         self.ndim = len(self.shape)
         self._band = (-1, np.empty(0))
 
@@ -215,21 +243,35 @@ class StoredRows:
         width = self._size[1]
         lead = () if self._channels is None else (self._channels,)
         box = Box((*(0 for _ in lead), start, 0), (*lead, stop, width))
-        return self._convert(self._sink.read(0, 0, box))
+        return self._convert(self._sink.read(0, 0, box), start)
 
     def as_page(self, info: ImageInfo, icc: bytes | None) -> Page:
         """The page that has these rows."""
         return Page(cast(Pixels, self), info.dpi, icc)
 
 
-def stored_page(sink: Stored, style: PageStyle, info: ImageInfo, origin: PageOrigin) -> tuple[Page, Callable[[], int]]:
-    """A page of a computed store, and what counts its ink once it was written."""
+def stored_page(
+    sink: Stored,
+    style: PageStyle,
+    info: ImageInfo,
+    origin: PageOrigin,
+    under: Callable[[int, int], Pixels] | None = None,
+) -> tuple[Page, Callable[[], int]]:
+    """A page of a computed store, and what counts its ink once it was written.
+
+    Args:
+        sink: the store.
+        style: how answers become pages.
+        info, origin: of the page.
+        under: of an overlay: rows of the page from one number to another, (c, rows, x).
+    """
     counted = [0]
 
-    def convert(band: Pixels) -> Pixels:
+    def convert(band: Pixels, start: int) -> Pixels:
         counted[0] += style.num_ink(band) if style.is_ink else 0
-        return style.page(band, info, origin).pixels
+        rows = None if under is None else under(start, start + band.shape[-2])
+        return style.page(band, info, origin, rows).pixels
 
     dtype = np.dtype(bool) if style.is_one_bit else np.dtype(sink.layout.images[0].dtype)
-    rows = StoredRows(sink, convert, dtype)
-    return rows.as_page(info, origin.icc if style.keep == "image" else None), lambda: counted[0]
+    rows = StoredRows(sink, convert, dtype if under is None else info.dtype, under is not None)
+    return rows.as_page(info, origin.icc if style.keeps_colours else None), lambda: counted[0]

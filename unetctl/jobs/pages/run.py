@@ -25,6 +25,7 @@ from unetctl.jobs.pages.targets import Targets
 from unetctl.jobs.pages.upkeep import start_over, sweep
 from unetctl.jobs.tasks import ResolvedTask
 from unetctl.networks.network import Network
+from unetctl.objects.rule import LabelRule
 from unetctl.runtime.events import Listener, Note, StageEnded, StageProgress, StageStarted, nobody
 from unetctl.runtime.locks import RunLock
 from unetctl.runtime.logbook import logged
@@ -36,6 +37,8 @@ from unetctl.sources.files import RUN_SUFFIX
 #: Pages are gathered until they hold so many pixels, so that tiles of several share batches.
 _GROUP_PIXELS = 2**24
 _GROUP_PAGES = 16
+#: What labelling takes in memory, as a multiple of the page: larger ones are labelled block by block.
+_LABEL_BYTES = 16
 
 
 @dataclass
@@ -107,7 +110,9 @@ class PageRun:
 
     def _run(self, settings: PageSettings) -> list[RunReport]:
         self._settings = settings
-        self._style = PageStyle(settings.values["keep"], self.task.recipe.output.is_ink)
+        keep = settings.values["keep"]
+        rule = LabelRule.of(self.task.recipe.objects) if keep == "labels" else None
+        self._style = PageStyle(keep, self.task.recipe.output.is_ink, rule)
         self._resolution = ResolutionCheck(self.task.recipe, self.options.scale or 1.0)
         files = self._share()
         with Ledger(self.pages.run, self.options.writer) as self._ledger:
@@ -165,7 +170,9 @@ class PageRun:
             todo,
             self._wanted,
             max_bytes=shares.whole,
-            page_bytes=int(shares.page / max(1.0, self.options.scale or 1.0) ** 2),
+            page_bytes=int(
+                shares.page / max(1.0, self.options.scale or 1.0) ** 2 / (_LABEL_BYTES if self._style.rule else 1)
+            ),
             ahead_bytes=shares.ahead,
             pdf_dpi=self.page_options.pdf_dpi,
         )

@@ -47,7 +47,7 @@ class PageScale:
     @property
     def computed(self) -> Keep:
         """What the network is asked for."""
-        return "probability" if self._factor is not None and self._keep == "mask" else self._keep
+        return "probability" if self._factor is not None and self._keep in ("mask", "overlay") else self._keep
 
     def info(self, info: ImageInfo) -> ImageInfo:
         """Of a page as the network sees it."""
@@ -76,7 +76,7 @@ class PageScale:
         """A box of an answer at another size."""
         if self._keep == "classes":
             return _nearest(read, shape, size, box)
-        if self._keep != "mask":
+        if self._keep not in ("mask", "overlay"):
             return ResampledView(read, shape, dtype, size).read(box)
         smooth = ResampledView(read, shape, np.dtype(np.float32), size).read(box)
         return np.where(smooth >= self._threshold * _FULL, np.uint8(255), np.uint8(0))

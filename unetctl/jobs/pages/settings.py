@@ -66,9 +66,11 @@ def new_settings(
             f"--keep probability of {num_classes} classes for pages", "mask, classes or image",
             "a page holds 1 or 3 channels",
         )  # fmt: skip
-    if keep == "mask" and num_classes != 1:
+    if keep in ("mask", "overlay") and num_classes != 1:
         raise UsageError(
-            f"--keep mask of {num_classes} classes for pages", "probability, classes or image", "a page holds one mask"
+            f"--keep {keep} of {num_classes} classes for pages",
+            "probability, classes or image",
+            "a page holds one mask",
         )
     _, compute = resolve(options.device, options.precision)
     wishes = PlanWishes(options.core, options.block, options.batch, keep, options.threshold)
@@ -92,6 +94,8 @@ def new_settings(
         "channel": None if options.channels is None else list(options.channels),
         "numerics_version": NUMERICS_VERSION,
     }  # fmt: skip
+    if keep == "labels":
+        values["objects"] = recipe.objects.model_dump()
     return from_values(values)
 
 

@@ -15,6 +15,15 @@ from unetctl.runtime.run_folder import OutputInTheWayError
 from unetctl.sinks.pages import page_kind_for
 
 
+def _refuse_unequal(opened: OpenFile) -> None:
+    sizes = dict.fromkeys((image.size_of("x"), image.size_of("y")) for image in opened.images)
+    if len(sizes) > 1:
+        told = ", ".join(f"{x} x {y}" for x, y in list(sizes)[:4])
+        raise UsageError(
+            f"{opened.file.path} has pages of {told} pixels", "one size, as a GIF's frames have", "--format tiff"
+        )
+
+
 class Targets:
     """Gives every file its own output, the same again in every run.
 
@@ -55,6 +64,8 @@ class Targets:
         kind = page_kind_for(opened.origins[0].kind, self._is_one_bit, self._wanted, num_pages)
         if kind == "png" and num_pages > 1:
             raise UsageError(f"{file.path} has {num_pages} pages, and a PNG holds one", "tiff or pdf", "--format tiff")
+        if kind == "gif":
+            _refuse_unequal(opened)
         target = self._target(file, kind)
         spool = None
         if num_pages > 1:

@@ -5,6 +5,7 @@ in `unetctl.networks.build`.
 """
 
 from unetctl.networks.spec.base import Bounds, Interval, NetworkSpec
+from unetctl.networks.spec.restorer import RestorerSpec
 from unetctl.networks.spec.stacked import BlockExtent, StackedSpec
 from unetctl.networks.spec.unet import AxisTrace, LevelTrace, UNetSpec, upsampled_from
 
@@ -16,10 +17,11 @@ __all__ = [
     "Interval",
     "LevelTrace",
     "NetworkSpec",
+    "RestorerSpec",
     "StackedSpec",
     "UNetSpec",
     "upsampled_from",
 ]
 
 #: Kind to spec.
-SPECS: dict[str, type[NetworkSpec]] = {"unet": UNetSpec, "stacked": StackedSpec}
+SPECS: dict[str, type[NetworkSpec]] = {"unet": UNetSpec, "stacked": StackedSpec, "restorer": RestorerSpec}
