@@ -6,18 +6,17 @@ kept apart by membranes (the scores of the ISBI challenge), the ink of documents
 class). Beside all but the last stands what thresholds on the raw image would score.
 """
 
-import csv
-import json
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from unetctl.errors import ResourceError, UsageError
+from unetctl.errors import UsageError
 from unetctl.jobs.benchmark_composites import is_one_shape, score_composites
+from unetctl.jobs.benchmark_files import write_tables, writing_into
 from unetctl.jobs.benchmark_planes import LabelledVolume, SelectedPlanes, predicted_volume
 from unetctl.jobs.benchmark_report import BenchmarkReport
-from unetctl.jobs.benchmark_scores import Scored, score_binary, score_classes, score_membranes
+from unetctl.jobs.benchmark_scores import score_binary, score_classes, score_membranes
 from unetctl.jobs.benchmark_truth import load_targets
 from unetctl.jobs.tasks import ResolvedTask, resolve_task
 from unetctl.jobs.train_task import recipe_for
@@ -135,7 +134,8 @@ def accuracy(
     head = f"{name} on {num_planes(selections)} planes of {data} ({split})"
     report = BenchmarkReport("accuracy", values, (head, *scored.text))
     if output is not None:
-        _write(output, report, scored)
+        with writing_into(output):
+            write_tables(output, report, scored.rows)
     return report
 
 
@@ -156,7 +156,8 @@ def _of_composites(
     head = f"{task.recipe.task.name} on {len(names)} pictures composed from {data}"
     report = BenchmarkReport("accuracy", values, (head, *scored.text))
     if output is not None:
-        _write(output, report, scored)
+        with writing_into(output):
+            write_tables(output, report, scored.rows)
     return report
 
 
@@ -240,17 +241,3 @@ def _predicted(
             names = tuple(plane.name for plane in targets)
             volumes.append(LabelledVolume.of(names, found, raw, targets))
     return volumes
-
-
-def _write(output: Path, report: BenchmarkReport, scored: Scored) -> None:
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        with (output / "accuracy.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(scored.rows[0]))
-            writer.writeheader()
-            writer.writerows(scored.rows)
-        (output / "accuracy.json").write_text(json.dumps(report.to_dict(), indent=1) + "\n")
-    except OSError as error:
-        raise ResourceError(
-            f"{output} could not be written ({error.strerror or error})", "a folder for accuracy.csv and accuracy.json"
-        ) from error

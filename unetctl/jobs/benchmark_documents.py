@@ -4,8 +4,6 @@ A table row per page and method, and a page of pictures, worst first. What is sc
 `predict`, or out of the files that a run of `predict` has left.
 """
 
-import contextlib
-import csv
 import math
 import tempfile
 import time
@@ -16,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from unetctl.errors import ResourceError, Stopped
+from unetctl.errors import Stopped
 from unetctl.jobs.benchmark_baselines import Baseline, baselines
 from unetctl.jobs.benchmark_doxa import MethodCrashedError
+from unetctl.jobs.benchmark_files import write_tables, writing_into
 from unetctl.jobs.benchmark_pages import (
     LabelledPage,
     OpenedPage,
@@ -122,7 +121,7 @@ def score_documents(
         for i, page in enumerate(pages):
             if should_stop():
                 raise Stopped("stopped while scoring", "", "run the same command again")
-            with _written(output):
+            with writing_into(output):
                 scored.append(_score(i, page, ink_is_high, ours, methods, output, emit))
             emit(StageProgress("score", i + 1, {"F": scored[-1].scores[OURS].f}))
         emit(StageEnded("score", time.monotonic() - begun))
@@ -131,7 +130,7 @@ def score_documents(
     scored = [replace(one, scores={n: s for n, s in one.scores.items() if n in rows}) for one in scored]
     report = _report(recipe.task.name, task, data, split, ours, methods, scored)
     if output is not None:
-        with _written(output):
+        with writing_into(output):
             _write(output, report, scored, ours, methods)
     return report
 
@@ -282,17 +281,19 @@ def _told(scores: DocumentScores) -> tuple[str, str, str, str]:
 def _write(
     output: Path, report: BenchmarkReport, scored: Sequence[_Scored], ours: _Ours, methods: Sequence[Baseline]
 ) -> None:
-    output.mkdir(parents=True, exist_ok=True)
     mean = _means(scored)
-    with (output / "accuracy.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["page", "method", "threshold", *_SCORES])
-        for page, by_method in [*((one.page.name, one.scores) for one in scored), ("mean", mean)]:
-            for name, scores in by_method.items():
-                threshold = ours.thresholds.get(name)
-                cells = [getattr(scores, score) for score in _SCORES]
-                writer.writerow([page, name, "" if threshold is None else threshold, *cells])
-    (output / "accuracy.json").write_text(report.to_json() + "\n", encoding="utf-8")
+    by_page = [*((one.page.name, one.scores) for one in scored), ("mean", mean)]
+    table = [
+        {
+            "page": page,
+            "method": name,
+            "threshold": ours.thresholds.get(name),
+            **{key: getattr(scores, key) for key in _SCORES},
+        }
+        for page, by_method in by_page
+        for name, scores in by_method.items()
+    ]
+    write_tables(output, report, table)
     parameters = {method.name: method.parameters for method in methods}
     rows = []
     for name, scores in mean.items():
@@ -305,16 +306,3 @@ def _write(
         rows,
         [one.shown for one in scored if one.shown is not None],
     )
-
-
-@contextlib.contextmanager
-def _written(output: Path | None) -> Iterator[None]:
-    """Turns failures to write into the output folder into a sentence."""
-    try:
-        yield
-    except OSError as error:
-        if output is None:
-            raise
-        raise ResourceError(
-            f"{output} could not be written ({error.strerror or error})", "a folder for tables and pictures"
-        ) from error

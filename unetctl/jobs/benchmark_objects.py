@@ -5,11 +5,9 @@ counts alike. Where some pictures show bright objects on a dark ground and other
 are told by themselves.
 """
 
-import contextlib
-import csv
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from unetctl.errors import ResourceError, Stopped
+from unetctl.errors import Stopped
+from unetctl.jobs.benchmark_files import write_tables, writing_into
 from unetctl.jobs.benchmark_objects_baselines import BASELINES
 from unetctl.jobs.benchmark_planes import SelectedPlanes, predicted_volume
 from unetctl.jobs.benchmark_report import BenchmarkReport
@@ -102,13 +101,13 @@ def score_objects(
             for plane, grey, ids in zip(targets, raw, labels.reshape(raw.shape), strict=True):
                 if should_stop():
                     raise Stopped("stopped while scoring", "", "run the same command again")
-                with _written(output):
+                with writing_into(output):
                     planes.append(_scored(len(planes) + 1, plane, grey, ids, rule.min_area_px, output))
                 emit(StageProgress("score", len(planes), {"AP": planes[-1].scores[OURS].ap50}))
     emit(StageEnded("score", time.monotonic() - begun))
     report = _report(task, data, split, planes)
     if output is not None:
-        with _written(output):
+        with writing_into(output):
             _write(output, report, planes)
     return report
 
@@ -184,24 +183,8 @@ def _write(output: Path, report: BenchmarkReport, planes: Sequence[_Plane]) -> N
         for name, scores in plane.scores.items()
     ]
     rows += [{"plane": "all", "group": "", "method": n, **_values(s)} for n, s in _by_method(planes).items()]
-    with (output / "accuracy.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    (output / "accuracy.json").write_text(report.to_json() + "\n")
+    write_tables(output, report, rows)
     hows = {OURS: report.values["task"], **{one.name: one.how for one in BASELINES}}
     methods = [(ObjectMethod(n, _words(s)), str(hows[n])) for n, s in _by_method(planes).items()]
     shown = [plane.shown for plane in planes if plane.shown is not None]
     write_objects_page(output / "index.html", report.text[0], COLUMNS, methods, shown)
-
-
-@contextlib.contextmanager
-def _written(output: Path | None) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if output is None:
-            raise
-        raise ResourceError(
-            f"{output} could not be written ({error.strerror or error})", "a folder that can be written"
-        ) from error

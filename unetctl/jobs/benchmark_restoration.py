@@ -5,9 +5,6 @@ or round, of 16 to 128 pixels and any colour, half of them opaque, half with an 
 scikit-image's biharmonic inpainting, which is *given* the true mask, and the picture as it was damaged.
 """
 
-import contextlib
-import csv
-import json
 import math
 import time
 import zlib
@@ -21,7 +18,8 @@ import numpy.typing as npt
 import skimage.restoration
 import torch
 
-from unetctl.errors import ResourceError, Stopped
+from unetctl.errors import Stopped
+from unetctl.jobs.benchmark_files import write_tables, writing_into
 from unetctl.jobs.benchmark_report import BenchmarkReport
 from unetctl.jobs.tasks import ResolvedTask
 from unetctl.metrics.overlap import Overlap
@@ -132,14 +130,14 @@ def score_restored(
             "input": case.broken, "label": case.clean, "output": found, "found damage": mask.astype(np.uint8) * 255,
             "biharmonic": answers[BIHARMONIC],
         }  # fmt: skip
-        with _written(output):
+        with writing_into(output):
             files = () if output is None else _saved(output, len(scored) + 1, shown)
         scored.append(_Scored(case.name, scores, files))
         emit(StageProgress("score", len(scored), {"PSNR": min(scores[OURS].inside.psnr, 99.0)}))
     emit(StageEnded("score", time.monotonic() - begun))
     report = _report(task, data, split, threshold, scored)
     if output is not None:
-        with _written(output):
+        with writing_into(output):
             _write(output, report, scored)
     return report
 
@@ -299,12 +297,7 @@ def _write(output: Path, report: BenchmarkReport, scored: Sequence[_Scored]) -> 
         for one in scored
         for name, s in one.scores.items()
     ]
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    with (output / "accuracy.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
-    (output / "accuracy.json").write_text(json.dumps(report.to_dict(), indent=1) + "\n")
+    write_tables(output, report, rows)
     pictures = []
     for one in scored:
         psnr = one.scores[OURS].inside.psnr
@@ -316,16 +309,3 @@ def _write(output: Path, report: BenchmarkReport, scored: Sequence[_Scored]) -> 
         output / "index.html", report.text[0], COLUMNS, [(name, _figures(means[name]), how) for name, how in _HOW.items()],
         pictures,
     )  # fmt: skip
-
-
-@contextlib.contextmanager
-def _written(output: Path | None) -> Iterator[None]:
-    """Turns failures to write into the output folder into a sentence."""
-    try:
-        yield
-    except OSError as error:
-        if output is None:
-            raise
-        raise ResourceError(
-            f"{output} could not be written ({error.strerror or error})", "a folder for tables and pictures"
-        ) from error

@@ -3,7 +3,6 @@
 The pictures are files beside the page, ``NNNNN-input.png`` and so on, so that large pages can be looked at pixel by pixel.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from unetctl.reports.page import write_page
-from unetctl.reports.pictures import Picture, reduced, reduction, require_picture
+from unetctl.reports.pictures import Picture, reduced, reduction, require_picture, save_png
 
 Mask = NDArray[np.bool_]
 
@@ -115,12 +114,7 @@ def save_pictures(
     shown = []
     for caption, image, words, alt in files:
         name = f"{number:05d}-{caption.split()[-1].lower()}.png"
-        temporary = folder / f".{name}.partial-{os.getpid()}"
-        try:
-            image.save(temporary, format="PNG")
-            temporary.replace(folder / name)
-        finally:
-            temporary.unlink(missing_ok=True)
+        save_png(image, folder / name)
         size = ", ".join(filter(None, (f"{width} x {height}", words)))
         shown.append(ShownPicture(caption, name, image.width, image.height, size, alt or caption))
     return tuple(shown)

@@ -3,7 +3,6 @@
 The pictures are files beside the page, ``NNNNN-input.png``, ``-label.png`` and ``-output.png``.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from unetctl.reports.page import write_page
-from unetctl.reports.pictures import Picture, reduced, reduction, require_picture, to_grey
+from unetctl.reports.pictures import Picture, reduced, reduction, require_picture, save_png, to_grey
 
 MAX_SIDE_PX = 1200
 """Longer side of a picture."""
@@ -106,12 +105,7 @@ def save_object_pictures(
     ):
         image = Image.fromarray(reduced(pixels, MAX_SIDE_PX))
         name = f"{number:05d}-{caption}.png"
-        temporary = folder / f".{name}.partial-{os.getpid()}"
-        try:
-            image.save(temporary, format="PNG")
-            temporary.replace(folder / name)
-        finally:
-            temporary.unlink(missing_ok=True)
+        save_png(image, folder / name)
         shown.append(ObjectFile(caption, name, image.width, image.height, words))
     return tuple(shown)
 

@@ -2,7 +2,9 @@
 
 import base64
 import io
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +35,20 @@ class Difference:
     num_over: int
     num_under: int
     is_binary: bool
+
+
+def save_png(image: Image.Image, path: Path) -> None:
+    """Writes a picture through a temporary name, so nobody reads half of it.
+
+    Raises:
+        OSError: if the disk refuses; what stood there before stays.
+    """
+    temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        image.save(temporary, format="PNG")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def require_picture(picture: Picture, name: str) -> None:

@@ -3,7 +3,6 @@
 The pictures are files beside the page, ``NNNNN-input.png``, ``-label.png``, ``-output.png`` and so on.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from unetctl.reports.page import write_page
-from unetctl.reports.pictures import Picture, reduced, reduction, require_picture
+from unetctl.reports.pictures import Picture, reduced, reduction, require_picture, save_png
 
 MAX_SIDE_PX = 1600
 """Longer side of a picture."""
@@ -63,12 +62,7 @@ def save_pictures(folder: Path, number: int, pictures: Mapping[str, Picture]) ->
         factor = reduction((pixels.shape[0], pixels.shape[1]), MAX_SIDE_PX)
         image = Image.fromarray(reduced(pixels, MAX_SIDE_PX))
         name = f"{number:05d}-{caption.replace(' ', '-')}.png"
-        temporary = folder / f".{name}.partial-{os.getpid()}"
-        try:
-            image.save(temporary, format="PNG")
-            temporary.replace(folder / name)
-        finally:
-            temporary.unlink(missing_ok=True)
+        save_png(image, folder / name)
         size = f"{pixels.shape[0]} x {pixels.shape[1]}" + f", 1:{factor}" * (factor > 1)
         shown.append(PictureFile(caption, name, image.width, image.height, size))
     return tuple(shown)
