@@ -34,6 +34,15 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in list(os.environ):
         if name.startswith(SCHEDULERS):
             del os.environ[name]
+    _keep_to_one_core()
+
+
+def _keep_to_one_core() -> None:
+    """Gives each of several workers (`pytest -n 2`) a core of its own: threads of two that share cores wait for each other."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    if worker.startswith("gw") and hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[int(worker[2:]) % len(cores)]})
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

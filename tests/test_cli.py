@@ -182,7 +182,7 @@ def test_an_error_says_seen_expected_hint_in_one_line(job: dict[str, Any]):
 @pytest.mark.parametrize(
     "args",
     [
-        ["--keep", "labels"],
+        ["--keep", "objects"],
         ["--existing", "ask"],
         ["--part", "0/3"],
         ["--part", "4/3"],

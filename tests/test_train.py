@@ -74,7 +74,7 @@ def test_what_a_run_leaves(here):
         "weights.safetensors", "checkpoints", "board", "recipe.toml", "report.html", "report.json", "split.json", "run.lock",
         "log.jsonl",
     }  # fmt: skip
-    assert [p.name for p in (folder / "checkpoints").iterdir()] == ["last.pt"]
+    assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == ["best.pt", "last.pt"]
     assert {p.parent.name for p in (folder / "board").rglob("events*")} == {"steps", "epochs", "recipe"}
     told = json.loads((folder / "report.json").read_text())
     assert told == report.to_dict()

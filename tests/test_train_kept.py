@@ -10,7 +10,7 @@ import torch
 import unetctl
 from tests.courses import SPEC, Course, assert_same
 from tests.training_data import GREY, pages, run, tensors
-from unetctl.jobs import train
+from unetctl.jobs import train_run
 from unetctl.networks.build import build_network
 from unetctl.networks.network import Network
 from unetctl.networks.weights import WeightsHeader, load_weights, save_weights
@@ -44,11 +44,11 @@ def test_the_weights_that_are_kept_are_those_that_were_scored(data: Path, monkey
     scored: list[dict[str, torch.Tensor]] = []
     from unetctl.training.validation import validate
 
-    def recorded(network: Network, *args: Any) -> Any:
+    def recorded(network: Network, *args: Any, **options: Any) -> Any:
         scored.append({k: v.clone() for k, v in network.state_dict().items()})
-        return validate(network, *args)
+        return validate(network, *args, **options)
 
-    monkeypatch.setattr(train, "validate", recorded)
+    monkeypatch.setattr(train_run, "validate", recorded)
     events: list[Event] = []
     unetctl.train(data, task="grey.toml", output="run", emit=events.append)
     best = max(e.epoch for e in events if isinstance(e, EpochEnded) and e.is_best)
