@@ -61,7 +61,7 @@ ONLY_IN: dict[str, set[str]] = {
 }
 HEAVY = ["torch", "zarr", "dask", "distributed", "skimage", "scipy", "tifffile", "imagecodecs", "numcodecs", "h5py"]
 # Imported by name, installed with the package that they are a part of.
-PART_OF = {"pydantic_core": "pydantic", "annotated_types": "pydantic"}
+PART_OF = {"pydantic_core": "pydantic", "annotated_types": "pydantic", "bioimageio": "bioimageio-core"}
 
 
 @cache
