@@ -1,5 +1,6 @@
 """Recipes that are worked out from the data: colours, counts, regions, and the recipe itself."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -204,16 +205,17 @@ def test_a_picture_alone_is_parted_where_its_labels_are():
     weights = pixels + 1
     parts = parted(Plane("p", pixels, target, weights), 0.1)
     assert parts is not None
-    train, val, told = parts
+    train, val = parts.train, parts.val
     assert (train.size, val.size) == ((200, 320), (200, 80))
     assert np.array_equal(np.concatenate((train.pixels, val.pixels), 2), pixels)
     assert train.weights is not None
     assert np.array_equal(train.weights, train.pixels + 1)
     assert val.target.all()
-    assert "columns 320 to 399" in told
+    assert "its columns 320:400 are held out" in str(parts)
+    assert (train.name, val.name) == ("p columns 0:320", "p columns 320:400")
     upright = parted(Plane("p", pixels.transpose(0, 2, 1).copy(), target.transpose(0, 2, 1).copy()), 0.5)
     assert upright is not None
-    assert upright[0].size == upright[1].size == (200, 200)
+    assert upright.train.size == upright.val.size == (200, 200)
     assert parted(Plane("p", pixels[:, :100, :100], target[:, :100, :100]), 0.1) is None
 
 
@@ -285,6 +287,9 @@ def test_one_annotated_picture_is_enough(here):
     done = run("train", "--data", data, "--crop", 32, *quick)
     assert done.exit_code == 0, done.output
     assert "held out to choose the best weights by" in done.stderr
+    split = json.loads((here / "one-segmentation" / "split.json").read_text())
+    assert sorted(len(split[name]) for name in ("train", "val")) == [1, 1]
+    assert all("p0 columns " in name for name in (*split["train"], *split["val"]))
     assert "dice" in done.output
 
 

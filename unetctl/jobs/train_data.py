@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -12,8 +13,8 @@ from unetctl.recipe.schema import Recipe
 from unetctl.runtime.events import Listener, Note
 from unetctl.training.compose import Composer
 from unetctl.training.crops import Plane
-from unetctl.training.load import LoadedPair, load_selection, with_loss_weights
-from unetctl.training.pairs import PairTable, find_pairs
+from unetctl.training.load import load_selection, with_loss_weights
+from unetctl.training.pairs import Pair, PairTable, find_pairs
 from unetctl.training.polarity import settled
 from unetctl.training.regions import parted
 from unetctl.training.splits import Selection, Split, SplitRules, excluded_pairs, make_split
@@ -78,20 +79,8 @@ def gather(wishes: DataWishes, recipe: Recipe, emit: Listener, should_stop: Call
     table = find_pairs(wishes.folder)
     for line in table.describe():
         emit(Note(line, "info"))
-    s = recipe.split
-    rules = SplitRules(s.train, s.val, s.test, val_share=s.val_share).overridden(wishes.val, wishes.exclude)
-    split = _split(table, rules, recipe, wishes, emit, should_stop)
-    for line in split.describe():
-        emit(Note(line, "info"))
-    reader = _Reader(recipe, wishes.skips_errors, emit, should_stop)
-    train_pairs, val_pairs = reader.read(split.train), reader.read(split.val)
-    if not train_pairs:
-        raise reader.failed[0][1]
-    out = {selection.pair for selection, _ in reader.failed}
-    split = replace(
-        split,
-        train=tuple(one for one in split.train if one.pair not in out),
-        val=tuple(one for one in split.val if one.pair not in out),
+    split, train_pairs, val_pairs = read_split(
+        table, wishes, recipe, lambda one: load_selection(one, recipe), emit, should_stop
     )
     pairs, polarity = settled([*train_pairs, *val_pairs])
     for text, kind in polarity.describe() if polarity else []:
@@ -99,11 +88,17 @@ def gather(wishes: DataWishes, recipe: Recipe, emit: Listener, should_stop: Call
     num_train = sum(len(pair.planes) for pair in train_pairs)
     planes = [plane for pair in pairs for plane in pair.planes]
     planes = with_loss_weights(planes, recipe, planes[:num_train])
-    if len(planes) == 1 and s.val_share > 0 and not wishes.val:
-        parts = parted(planes[0], s.val_share)
+    if len(planes) == 1 and recipe.split.val_share > 0 and not wishes.val:
+        parts = parted(planes[0], recipe.split.val_share)
         if parts is not None:
-            planes, num_train = [parts[0], parts[1]], 1
-            emit(Note(parts[2], "info"))
+            planes, num_train = [parts.train, parts.val], 1
+            (whole,) = split.train
+            split = replace(
+                split,
+                train=(replace(whole, region=parts.train_region),),
+                val=(replace(whole, region=parts.val_region),),
+            )
+            emit(Note(str(parts), "info"))
     num_empty = sum(not plane.target.any() for plane in planes)
     if num_empty:
         emit(Note(f"{num_empty} of {len(planes)} planes hold background only", "info"))
@@ -111,6 +106,72 @@ def gather(wishes: DataWishes, recipe: Recipe, emit: Listener, should_stop: Call
     return TrainData(
         split, tuple(planes[:num_train]), tuple(planes[num_train:]), (min(lows), max(highs)), train_pairs[0].spacing_um
     )
+
+
+class Loaded(Protocol):
+    """What comes of a selection that was read."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences for the user."""
+        ...
+
+
+_Loaded = TypeVar("_Loaded", bound=Loaded)
+
+
+def read_split(
+    table: PairTable,
+    wishes: DataWishes,
+    recipe: Recipe,
+    load: Callable[[Selection], _Loaded],
+    emit: Listener,
+    should_stop: Callable[[], bool],
+) -> tuple[Split, list[_Loaded], list[_Loaded]]:
+    """Splits what was found, and reads what trains and what validates.
+
+    Args:
+        table: what the folder holds.
+        wishes: of the command line.
+        recipe: says how to split.
+        load: reads one selection; raises `InputError` if it cannot.
+        emit, should_stop: see `unetctl.jobs.train.train`.
+
+    Returns:
+        The split without what could not be read; what was read of train, at least one, and of val.
+
+    Raises:
+        InputError, UsageError, Stopped: see `gather`.
+    """
+    s = recipe.split
+    rules = SplitRules(s.train, s.val, s.test, val_share=s.val_share).overridden(wishes.val, wishes.exclude)
+    split = _split(table, rules, recipe, wishes, emit, should_stop)
+    for line in split.describe():
+        emit(Note(line, "info"))
+    failed: dict[Pair, InputError] = {}
+
+    def read(selections: Sequence[Selection]) -> list[_Loaded]:
+        loaded = []
+        for selection in selections:
+            if should_stop():
+                raise Stopped("stopped while the pictures were read", "", "run the same command again")
+            try:
+                loaded.append(load(selection))
+            except InputError as error:
+                if not wishes.skips_errors:
+                    raise
+                failed[selection.pair] = error
+                emit(Note(f"{selection.pair.name} is left out: {error.seen}", "warning"))
+                continue
+            for note in loaded[-1].notes:
+                emit(Note(note, "warning"))
+        return loaded
+
+    train, val = read(split.train), read(split.val)
+    if not train:
+        raise next(iter(failed.values()))
+    kept = {name: tuple(one for one in getattr(split, name) if one.pair not in failed) for name in ("train", "val")}
+    return replace(split, **kept), train, val
 
 
 def _split(
@@ -130,28 +191,3 @@ def _split(
     out = {one.pair for one in found.left_out}
     fitting = replace(table, pairs=tuple(pair for pair in table if pair not in out))
     return make_split(fitting, rules, found.count_planes, stack=recipe.input.stack)
-
-
-class _Reader:
-    """Reads selections, and remembers those that could not be read if these may be skipped."""
-
-    def __init__(self, recipe: Recipe, skips_errors: bool, emit: Listener, should_stop: Callable[[], bool]) -> None:
-        self._recipe, self._skips_errors, self._emit, self._should_stop = recipe, skips_errors, emit, should_stop
-        self.failed: list[tuple[Selection, InputError]] = []
-
-    def read(self, selections: Sequence[Selection]) -> list[LoadedPair]:
-        loaded = []
-        for selection in selections:
-            if self._should_stop():
-                raise Stopped("stopped while the pictures were read", "", "run the same command again")
-            try:
-                loaded.append(load_selection(selection, self._recipe))
-            except InputError as error:
-                if not self._skips_errors:
-                    raise
-                self.failed.append((selection, error))
-                self._emit(Note(f"{selection.pair.name} is left out: {error.seen}", "warning"))
-                continue
-            for note in loaded[-1].notes:
-                self._emit(Note(note, "warning"))
-        return loaded

@@ -123,7 +123,7 @@ class Restorer(Network):
         """One answer, of the core; see `Network.answers` and the class."""
         spec, size = self.spec, tuple(x.shape[2:])
         frame = frame or TileFrame.of_whole(spec, size)
-        traces = [self._trace(n, c, e) for n, c, e in zip(size, frame.core, frame.ends, strict=True)]
+        traces = [self.spec.tile_trace(n, c, e) for n, c, e in zip(size, frame.core, frame.ends, strict=True)]
         have = [(-c[0], n - c[0]) for n, c in zip(size, frame.core, strict=True)]
         core = [(0, c[1] - c[0]) for c in frame.core]
         image = crop(x, have, core)
@@ -176,17 +176,6 @@ class Restorer(Network):
             self.stem.bias -= 0.5 * self.stem.weight.flatten(1).sum(1)
         for head in (self.mask_head, self.picture_head):
             nn.init.zeros_(head.weight)
-
-    def _trace(self, size: int, core: Interval, ends: tuple[bool, bool]) -> AxisTrace:
-        bounds = (-core[0] if ends[0] else None, size - core[0] if ends[1] else None)
-        trace = self.spec.trace(core[1] - core[0], bounds)
-        start, stop = trace.contracting[0].first
-        if start < -core[0] or stop > size - core[0]:
-            raise ValueError(
-                f"a tile of {size} pixels with its core at {core} lacks halo: the core needs "
-                f"{-start} pixels before and {stop - (core[1] - core[0])} after it"
-            )
-        return trace
 
 
 def _linear(module: nn.Module, variance: float) -> None:

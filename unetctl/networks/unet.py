@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from unetctl.networks.layers import _CONV, ConvChain, Down, Up, crop, he_init
 from unetctl.networks.network import Answer, Network, TileFrame
-from unetctl.networks.spec import AxisTrace, Interval, UNetSpec
+from unetctl.networks.spec import Interval, UNetSpec
 
 __all__ = ["TileFrame", "UNet"]
 
@@ -52,7 +52,7 @@ class UNet(Network):
         """
         size = tuple(x.shape[2:])
         frame = frame or TileFrame.of_whole(self.spec, size)
-        traces = [self._trace(n, c, e) for n, c, e in zip(size, frame.core, frame.ends, strict=True)]
+        traces = [self.spec.tile_trace(n, c, e) for n, c, e in zip(size, frame.core, frame.ends, strict=True)]
         have = [(-c[0], n - c[0]) for n, c in zip(size, frame.core, strict=True)]
 
         depth = self.spec.depth
@@ -97,17 +97,6 @@ class UNet(Network):
         """That of the features."""
         weight: Tensor = next(self.contracting.parameters())
         return weight.dtype
-
-    def _trace(self, size: int, core: Interval, ends: tuple[bool, bool]) -> AxisTrace:
-        bounds = (-core[0] if ends[0] else None, size - core[0] if ends[1] else None)
-        trace = self.spec.trace(core[1] - core[0], bounds)
-        start, stop = trace.contracting[0].first
-        if start < -core[0] or stop > size - core[0]:
-            raise ValueError(
-                f"a tile of {size} pixels with its core at {core} lacks halo: the core needs "
-                f"{-start} pixels before and {stop - (core[1] - core[0])} after it"
-            )
-        return trace
 
 
 def _steps(per_axis: Sequence[Sequence[Interval]]) -> list[list[Interval]]:

@@ -134,6 +134,6 @@ def write_objects_page(
         "objects.html",
         title=title,
         columns=tuple(columns),
-        methods=methods,
+        methods=[(method.name, method.figures, how) for method, how in methods],
         pictures=sorted(pictures, key=lambda picture: picture.rank),
     )

@@ -172,15 +172,7 @@ class _Making:
         stride = 2**depth
         crop = max(stride, min(_CROP_PX[gpu], side // stride * stride))
         batch = max(2, min(32, _STEP_PX[gpu] // crop**2))
-        width = _BASE_WIDTH[gpu]
-        room = self.means.memory_bytes
-        while room is not None and _bytes(width, crop, batch) > _MEMORY_SHARE * room and width * batch > 16:
-            if batch > 2:
-                batch -= 1
-            else:
-                width = max(8, width // 2)
-                if width == 8:
-                    break
+        width, batch = _fitting(_BASE_WIDTH[gpu], crop, batch, self.means.memory_bytes)
         self.values["network"] = {
             "kind": "unet", "base_width": width, "depth": depth, "convolution": "same", "padding": "reflect",
             "up": "bilinear", "norm": "batch",
@@ -220,5 +212,12 @@ class _Making:
         }  # fmt: skip
 
 
-def _bytes(base_width: int, crop: int, batch: int) -> int:
-    return _FLOATS_PER_FEATURE * 4 * base_width * crop**2 * batch
+def _fitting(base_width: int, crop: int, batch: int, memory_bytes: int | None) -> tuple[int, int]:
+    """Features and crops a step that memory has room for: fewer crops first, down to 2, then fewer features, down to 8."""
+    if memory_bytes is None:
+        return base_width, batch
+    room = _MEMORY_SHARE * memory_bytes / (_FLOATS_PER_FEATURE * 4 * crop**2)
+    batch = max(2, min(batch, int(room / base_width)))
+    while base_width * batch > room and base_width > 8:
+        base_width //= 2
+    return base_width, batch

@@ -36,7 +36,17 @@ from unetctl.training.names import (
     stem_of,
 )
 
-__all__ = ["LAYOUTS", "Kind", "NoPairsError", "Pair", "PairTable", "SplitName", "find_pairs", "natural"]
+__all__ = [
+    "LAYOUTS",
+    "Kind",
+    "NoPairsError",
+    "Pair",
+    "PairTable",
+    "SplitName",
+    "find_pairs",
+    "natural",
+    "pictures_below",
+]
 
 Kind = Literal["volume", "page"]
 
@@ -182,7 +192,7 @@ def find_pairs(folder: str | Path) -> PairTable:
         raise InputError(seen, "a folder with pictures and labels", f"known layouts: {LAYOUTS}")
     groups: dict[tuple[str, str], list[_Found]] = {}
     tables: list[Path] = []
-    for relative in _pictures(root, tables):
+    for relative in pictures_below(root, tables):
         found = _classify(root, relative)
         groups.setdefault(found.group, []).append(found)
     pairs: list[Pair] = []
@@ -218,8 +228,13 @@ def _plural(num: int, noun: str) -> str:
     return f"{num} {noun}" + ("" if num == 1 else "s")
 
 
-def _pictures(root: Path, tables: list[Path]) -> Iterator[PurePosixPath]:
-    """Relative paths of pictures; tables among them are put into the list."""
+def pictures_below(root: Path, tables: list[Path]) -> Iterator[PurePosixPath]:
+    """Paths, relative to a folder, of all pictures and stores below it.
+
+    Args:
+        root: the folder; links are followed, none twice.
+        tables: gets the paths of the tables that lie among them.
+    """
     known = VOLUME_SUFFIXES | PAGE_SUFFIXES
     entered: set[str] = set()
     for parent, folders, files in os.walk(root, followlinks=True):

@@ -30,7 +30,7 @@ from unetctl.runtime.reading import has_equal_channels, read_channels
 from unetctl.sources.coloured import coloured
 from unetctl.training.crops import Plane
 from unetctl.training.names import SPLIT_FOLDERS, VOLUME_SUFFIXES, SplitName, natural
-from unetctl.training.pairs import Kind, Pair, PairTable, _pictures
+from unetctl.training.pairs import Kind, Pair, PairTable, pictures_below
 from unetctl.training.splits import Selection
 from unetctl.training.survey import info_of, opened, plane_shape
 from unetctl.training.truth import place
@@ -73,7 +73,7 @@ def find_pictures(folder: str | Path) -> PairTable:
     found: dict[str, dict[str, list[PurePosixPath]]] = {}
     alone: list[PurePosixPath] = []
     tables: list[Path] = []
-    for relative in _pictures(root, tables):
+    for relative in pictures_below(root, tables):
         role = next((p.lower() for p in reversed(relative.parts[:-1]) if p.lower() in (DAMAGED, CLEAN, MASKS)), None)
         if role is None:
             alone += [relative] if relative.suffix.lower() != ".npy" else []

@@ -1,8 +1,9 @@
 """One annotated picture alone, parted by region: most of it trains, a strip of it chooses the weights.
 
-parted(plane, share) -> (training part, validation strip, sentence for the user) | None
+parted(plane, share) -> Parts(train, val, train_region, val_region) | None
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,25 @@ _LEAST_PX = 32
 _LEAST_SHARE = 0.2
 
 
-def parted(plane: Plane, share: float) -> tuple[Plane, Plane, str] | None:
+@dataclass(frozen=True)
+class Parts:
+    """A picture in two.
+
+    Attributes:
+        train, val: the larger part and the strip.
+        train_region, val_region: where they lie, as "rows 0:400" or "columns 0:320"; the last number is not included.
+    """
+
+    train: Plane
+    val: Plane
+    train_region: str
+    val_region: str
+
+    def __str__(self) -> str:
+        return f"one picture alone: its {self.val_region} are held out to choose the best weights by"
+
+
+def parted(plane: Plane, share: float) -> Parts | None:
     """The picture without a strip at one end of its longer side, and that strip.
 
     Of the two ends the one is taken that holds more of the classes beside the background or, if both do, whose labels are more like
@@ -39,18 +58,18 @@ def parted(plane: Plane, share: float) -> tuple[Plane, Plane, str] | None:
     start, stop = min(ends, key=lambda end: _unlike(_shares(_cut(plane.target, axis, *end), len(whole)), whole))
     rest = (strip, length) if start == 0 else (0, start)
     what = "rows" if axis == 0 else "columns"
-    told = f"one picture alone: its {what} {start} to {stop - 1} are held out to choose the best weights by"
-    return _part(plane, axis, *rest, what), _part(plane, axis, start, stop, what), told
+    regions = [f"{what} {a}:{b}" for a, b in (rest, (start, stop))]
+    return Parts(_part(plane, axis, *rest, regions[0]), _part(plane, axis, start, stop, regions[1]), *regions)
 
 
 def _unlike(shares: npt.NDArray[np.float64], whole: npt.NDArray[np.float64]) -> tuple[int, float]:
     return int(((shares == 0) & (whole > 0))[1:].sum()), float(np.abs(shares - whole).sum())
 
 
-def _part(plane: Plane, axis: int, start: int, stop: int, what: str) -> Plane:
+def _part(plane: Plane, axis: int, start: int, stop: int, region: str) -> Plane:
     weights = None if plane.weights is None else _cut(plane.weights, axis, start, stop)
     objects = None if plane.objects is None else _cut(plane.objects[None], axis, start, stop)[0]
-    name = f"{plane.name} {what} {start}:{stop}"
+    name = f"{plane.name} {region}"
     return Plane(name, _cut(plane.pixels, axis, start, stop), _cut(plane.target, axis, start, stop), weights, objects)
 
 

@@ -70,13 +70,21 @@ class SplitRules:
 
 @dataclass(frozen=True)
 class Selection:
-    """The planes of one pair that belong to a set, in ascending order."""
+    """The planes of one pair that belong to a set, in ascending order.
+
+    Attributes:
+        pair: picture and labels.
+        planes: their numbers.
+        region: of a picture that is parted, which part of it in words ("columns 0:320"); else empty.
+    """
 
     pair: Pair
     planes: tuple[int, ...]
+    region: str = ""
 
     def __str__(self) -> str:
-        return self.pair.name if self.planes == (0,) else f"{self.pair.name}[{_runs(self.planes)}]"
+        name = self.pair.name if self.planes == (0,) else f"{self.pair.name}[{_runs(self.planes)}]"
+        return f"{name} {self.region}".rstrip()
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
-from unetctl.networks.spec.base import Bounds, NetworkSpec, halo_of, num_pixels
+from unetctl.networks.spec.base import Bounds, Interval, NetworkSpec, halo_of, num_pixels
 from unetctl.networks.spec.unet import AxisTrace, UNetSpec
 
 
@@ -149,6 +149,10 @@ class RestorerSpec:
     def trace(self, core: int, bounds: Bounds) -> AxisTrace:
         """What each level must compute along one axis; see `UNetSpec.trace`. Both decoders compute the expanding part."""
         return self.levels.trace(core, bounds)
+
+    def tile_trace(self, size: int, core: Interval, ends: tuple[bool, bool]) -> AxisTrace:
+        """What each level must compute along one axis of a tile; see `UNetSpec.tile_trace`."""
+        return self.levels.tile_trace(size, core, ends)
 
     def work(self, core: tuple[int, ...], bounds: tuple[Bounds, ...] | None = None) -> int:
         """Multiplications (a multiply and an add count as one) of one tile with this core, trimmed forward."""

@@ -181,6 +181,27 @@ class UNetSpec:
         """
         return _trace(self.depth, self.convs_per_level, self.kernel // 2, self.up, core, bounds)
 
+    def tile_trace(self, size: int, core: Interval, ends: tuple[bool, bool]) -> AxisTrace:
+        """What each level must compute along one axis of a tile.
+
+        Args:
+            size: of the tile, pixels.
+            core: ``[start, stop)`` in the tile's own coordinates.
+            ends: does the volume end with the tile, before and after it.
+
+        Raises:
+            ValueError: if the tile lacks halo, or a size is off the grid.
+        """
+        bounds = (-core[0] if ends[0] else None, size - core[0] if ends[1] else None)
+        trace = self.trace(core[1] - core[0], bounds)
+        start, stop = trace.contracting[0].first
+        if start < -core[0] or stop > size - core[0]:
+            raise ValueError(
+                f"a tile of {size} pixels with its core at {core} lacks halo: the core needs "
+                f"{-start} pixels before and {stop - (core[1] - core[0])} after it"
+            )
+        return trace
+
     def work(self, core: tuple[int, ...], bounds: tuple[Bounds, ...] | None = None) -> int:
         """Multiplications (a multiply and an add count as one) of one tile with this core, trimmed forward."""
         traces = [self.trace(c, b) for c, b in zip(core, bounds or ((None, None),) * self.dims, strict=True)]
