@@ -112,6 +112,16 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: "Recipe"
 
 
 @pytest.fixture(scope="session")
+def object_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A weights file of a network that answers with three classes of objects; usable as ``--task``."""
+    from tests.object_cases import save_object_weights
+
+    path = tmp_path_factory.mktemp("weights") / "blobs.safetensors"
+    save_object_weights(path)
+    return path
+
+
+@pytest.fixture(scope="session")
 def em_labels() -> npt.NDArray[np.uint8]:
     """(3, 97, 120): 255 inside cells, 0 on the membranes between them; one side odd. Read-only."""
     rng = np.random.default_rng(2012)

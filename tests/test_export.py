@@ -14,6 +14,7 @@ from unetctl.cli.app import app
 from unetctl.errors import UsageError, WeightsError
 from unetctl.jobs import export as job
 from unetctl.jobs.export_facts import channel_names, normalise_words
+from unetctl.jobs.export_package import preprocessing_of
 from unetctl.jobs.export_picture import made_picture
 from unetctl.networks import portable
 from unetctl.networks.build import build_network
@@ -247,6 +248,17 @@ def test_channels_and_normalisation_are_told_in_words(tiny_recipe: Any):
     for method, word in (("mean_std", "mean"), ("two_levels", "Otsu"), ("percentile", "99"), ("range", "255")):
         recipe = recipe_from_dict({**tiny_recipe.to_dict(), "normalise": {"method": method}}, "test")
         assert word in normalise_words(recipe.normalise)
+
+
+def test_what_turns_pictures_round_is_left_to_the_user(tiny_recipe: Any):
+    for ground, is_done in ((None, True), ("dark", False)):
+        section = {"method": "percentile", **({"ground": ground} if ground else {})}
+        recipe = recipe_from_dict({**tiny_recipe.to_dict(), "normalise": section}, "test")
+        words = normalise_words(recipe.normalise)
+        assert ("(high - value)" in words) == (not is_done)
+        preparation = preprocessing_of(recipe, {"normalise_words": words})
+        assert (preparation.is_done, bool(preparation.steps)) == (is_done, is_done)
+        assert (words in preparation.remark) == (not is_done)
 
 
 def test_the_picture_is_drawn_the_same_every_time():

@@ -9,31 +9,20 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import tifffile
-import torch
 import zarr
 from PIL import Image
-from scipy import ndimage
 
+from tests.object_cases import OBJECTS, blotches
 from unetctl.errors import UsageError
 from unetctl.jobs import label_store
 from unetctl.jobs.api import predict, stitch
-from unetctl.networks.build import build_network
-from unetctl.networks.weights import WeightsHeader, save_weights
 from unetctl.objects.rule import LabelRule, label_array
-from unetctl.recipe.load import recipe_from_dict
 from unetctl.recipe.objects_section import Objects
 from unetctl.runtime.events import Event, StageStarted
 from unetctl.runtime.report import RunReport
 
 Pixels = npt.NDArray[Any]
 Predict = Callable[..., RunReport]
-OBJECTS: dict[str, Any] = {
-    "seed_threshold": 0.85,
-    "foreground_threshold": 0.55,
-    "grow_px": 3,
-    "min_area_px": 6,
-    "max_hole_px": 4,
-}
 
 
 @pytest.fixture(autouse=True)
@@ -42,39 +31,11 @@ def one_thread(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained network of three classes whose opinions are strong enough to make objects of noise."""
-    recipe = recipe_from_dict(
-        {
-            "task": {"name": "blobs"},
-            "input": {"stack": False},
-            "network": {"base_width": 4, "depth": 1, "convolution": "same"},
-            "output": {"classes": ["background", "interior", "border"], "keep": "labels"},
-            "objects": OBJECTS,
-            "labels": {"kind": "objects"},
-        },
-        "tests",
-    )
-    network = build_network(recipe.network_spec, 7)
-    with torch.no_grad():
-        for parameter in network.head.parameters():  # type: ignore[union-attr]
-            parameter.mul_(25)
-    path = tmp_path_factory.mktemp("weights") / "blobs.safetensors"
-    save_weights(path, network, WeightsHeader("blobs", recipe.network_spec.to_dict(), recipe.to_dict()))
-    return path
-
-
-def blotches(*shape: int, seed: int = 3) -> Pixels:
-    smooth = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=shape), (0,) * (len(shape) - 2) + (2, 2))
-    return np.asarray(((smooth / smooth.std()).clip(-3, 3) * 40 + 125).astype(np.uint8))
-
-
 @pytest.fixture
-def run(weights: Path) -> Predict:
+def run(object_weights: Path) -> Predict:
     def one(source: Pixels, output: str, **options: Any) -> RunReport:
         np.save("in.npy", source)
-        (report,) = predict("in.npy", weights, **{"precision": "fp32", "as_pages": False, **options}, output=output)
+        (report,) = predict("in.npy", object_weights, **{"precision": "fp32", "as_pages": False, **options}, output=output)
         return report
 
     return one
@@ -114,10 +75,10 @@ def test_labels_are_those_of_the_whole(
     assert run(source, f"labels{ending}", axes=axes, core=16, block=32).status == "nothing-new"
 
 
-def test_axes_and_pixel_size_are_kept(weights: Path) -> None:
+def test_axes_and_pixel_size_are_kept(object_weights: Path) -> None:
     sizes = {"PhysicalSizeX": 0.25, "PhysicalSizeY": 0.5, "PhysicalSizeZ": 2.0}
     tifffile.imwrite("in.ome.tif", blotches(3, 40, 48), metadata={"axes": "ZYX", **sizes})
-    (report,) = predict("in.ome.tif", weights, output="out.ome.tif", as_pages=False)
+    (report,) = predict("in.ome.tif", object_weights, output="out.ome.tif", as_pages=False)
     with tifffile.TiffFile(report.output) as file:
         xml = file.ome_metadata or ""
         assert file.series[0].axes == "ZYX"
@@ -215,12 +176,12 @@ def page_files(folder: Path) -> dict[str, Pixels]:
     return pictures
 
 
-def test_folders_of_pictures(weights: Path) -> None:
+def test_folders_of_pictures(object_weights: Path) -> None:
     page_files(Path("in"))
-    reports = predict("in", weights, output=Path("out"), precision="fp32")
+    reports = predict("in", object_weights, output=Path("out"), precision="fp32")
     assert [r.status for r in reports] == ["done"] * 4
     assert sorted(p.name for p in Path("out").iterdir()) == ["a.png", "b.png", "c.png", "d.tif"]
-    predict("in", weights, output=Path("prob"), precision="fp32", keep="probability")
+    predict("in", object_weights, output=Path("prob"), precision="fp32", keep="probability")
     rule = LabelRule.of(Objects(**OBJECTS))
     for name in ("a.png", "b.png"):
         with Image.open(Path("out") / name) as found:
@@ -229,26 +190,26 @@ def test_folders_of_pictures(weights: Path) -> None:
         probability = np.moveaxis(np.asarray(Image.open(Path("prob") / name)), -1, 0)
         assert (pixels == label_array(probability, rule)).all()
     assert tifffile.imread("out/d.tif").dtype == np.uint16
-    again = predict("in", weights, output=Path("out"), precision="fp32")
+    again = predict("in", object_weights, output=Path("out"), precision="fp32")
     assert [r.status for r in again] == ["nothing-new"] * 4
 
 
-def test_large_pages_are_labelled_in_stores(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_pages_are_labelled_in_stores(object_weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("in").mkdir()
     tifffile.imwrite("in/big.tif", blotches(130, 120), tile=(16, 16))
-    predict("in", weights, output=Path("held"), precision="fp32")
+    predict("in", object_weights, output=Path("held"), precision="fp32")
     from unetctl.jobs.pages import run as page_run
 
     monkeypatch.setattr(page_run, "_LABEL_BYTES", 2**40)
-    predict("in", weights, output=Path("stored"), precision="fp32")
+    predict("in", object_weights, output=Path("stored"), precision="fp32")
     assert (tifffile.imread("stored/big.tif") == tifffile.imread("held/big.tif")).all()
     assert not list(Path("stored.run").glob("large*"))
 
 
-def test_pages_with_other_settings_are_refused(weights: Path) -> None:
+def test_pages_with_other_settings_are_refused(object_weights: Path) -> None:
     page_files(Path("in"))
-    predict("in", weights, output=Path("out"), precision="fp32")
+    predict("in", object_weights, output=Path("out"), precision="fp32")
     with pytest.raises(UsageError, match="objects"):
-        predict("in", weights, output=Path("out"), precision="fp32", overrides=["objects.grow_px=5"])
+        predict("in", object_weights, output=Path("out"), precision="fp32", overrides=["objects.grow_px=5"])
     values = json.loads(next(Path("out.run").glob("*.json")).read_text())
     assert values

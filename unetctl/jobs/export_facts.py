@@ -78,9 +78,14 @@ def normalise_words(normalise: Normalise) -> str:
                 f"at least {normalise.least_contrast:g} of the range of the pixel type"
             )
         case "percentile":
+            turned = (
+                "; where the median lies nearer to high, the ground is bright, and it is (high - value) / (high - low) instead"
+                if normalise.ground == "dark"
+                else ""
+            )
             return (
                 f"(value - low) / (high - low), per channel; low and high are the percentiles {normalise.low:g} and "
-                f"{normalise.high:g} of the whole volume or page"
+                f"{normalise.high:g} of the whole volume or page{turned}"
             )
         case "range":
             given = normalise.value_range

@@ -83,7 +83,8 @@ def preprocessing_of(recipe: Recipe, facts: Mapping[str, str]) -> Preprocessing:
             return Preprocessing((step,), f"Mean and deviation are those of each input; {whole}.", True)
         case "percentile":
             kwargs = {"axes": axes, "min_percentile": n.low, "max_percentile": n.high, "eps": 1e-6}
-            if n.high <= 1:  # the format takes such a number for a share
+            # the format takes a number up to 1 for a share, and cannot turn a picture into its negative
+            if n.high <= 1 or n.ground == "dark":
                 return Preprocessing((), f"Give it normalised values: {facts['normalise_words']}.", False)
             return Preprocessing(
                 ({"id": "scale_range", "kwargs": kwargs},), f"The percentiles are those of each input; {whole}.", True
