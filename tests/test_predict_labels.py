@@ -35,7 +35,9 @@ def one_thread(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def run(object_weights: Path) -> Predict:
     def one(source: Pixels, output: str, **options: Any) -> RunReport:
         np.save("in.npy", source)
-        (report,) = predict("in.npy", object_weights, **{"precision": "fp32", "as_pages": False, **options}, output=output)
+        (report,) = predict(
+            "in.npy", object_weights, **{"precision": "fp32", "as_pages": False, **options}, output=output
+        )
         return report
 
     return one

@@ -60,7 +60,9 @@ AFTER = {
 
 @pytest.mark.parametrize("name", [TIFF, ZARR])
 @pytest.mark.parametrize("what", ["kill", "full"])
-def test_an_accident_while_labelling(here: Path, make: Make, undisturbed: dict[str, Content], name: str, what: str) -> None:
+def test_an_accident_while_labelling(
+    here: Path, make: Make, undisturbed: dict[str, Content], name: str, what: str
+) -> None:
     command = make(here, name)
     for where, step in [*LABELLING, *AFTER[name], ("finished.json", "os.rename")]:
         if what == "full" and step == "os.rename":
