@@ -198,6 +198,23 @@ def in_colour(data: Path) -> None:
     save(data / "images" / "p2.png", coloured(2)[0])
 
 
+def swapped(data: Path) -> None:
+    (data / "images").rename(data / "kept")
+    (data / "labels").rename(data / "images")
+    (data / "kept").rename(data / "labels")
+
+
+def all_empty(data: Path) -> None:
+    for path in (data / "labels").iterdir():
+        save(path, np.zeros((40, 48), np.uint8))
+
+
+def more_channels(data: Path) -> None:
+    for i, num in enumerate((2, 5)):
+        (data / "images" / f"p{i}.png").unlink()
+        tifffile.imwrite(data / "images" / f"p{i}.tif", np.zeros((num, 40, 48), np.uint8), metadata={"axes": "CYX"})
+
+
 def colour_labels(data: Path) -> None:
     save(data / "labels" / "p2.png", coloured(2)[0])
 
@@ -211,6 +228,9 @@ def colour_labels(data: Path) -> None:
         (half_a_picture, (), 4, "images/p2.png cannot be decoded"),
         (in_colour, (), 4, "3 channels"),
         (colour_labels, (), 4, "labels/p2.png are coloured"),
+        (swapped, ("--set", "labels.foreground=darker", "--set", "labels.values="), 4, "seem to be swapped"),
+        (all_empty, (), 4, "the labels of all 3 planes that train hold background only"),
+        (more_channels, (), 4, "of 4 pairs 2 cannot be used"),
         (None, ("--exclude", "*"), 2, "no plane of the 4 pairs is left to train"),
         (None, ("--exclude", "p9"), 2, "--exclude p9 fits none of the 4 pairs"),
         (None, ("--val", "nobody"), 2, "--val nobody fits nothing"),
@@ -223,6 +243,7 @@ def test_data_that_cannot_be_trained_on_are_told_and_leave_nothing(here, spoil, 
     data = pages(here / "data", 4)
     if spoil:
         spoil(data)
+    strange = sorted((here / "data").rglob("*.tif"))
     common = ("train", "--data", data, "--task", "./grey.toml", "-o", "run", "--epochs", 1, "--val", "p3")
     told = run(*(common[:-2] if {"--val", "*"} & {*options} else common), *options)
     assert (told.exit_code, told.stdout) == (code, ""), told.stderr
@@ -232,6 +253,8 @@ def test_data_that_cannot_be_trained_on_are_told_and_leave_nothing(here, spoil, 
     assert not (here / "run").exists()
     (here / "run").mkdir()
     (here / "run" / "run.lock").touch()  # of one that was killed while it read the data
+    for path in strange:
+        path.unlink()
     pages(here / "data", 4)
     done = run(*common)
     assert (done.exit_code, done.stdout) == (0, "run\n"), done.stderr

@@ -131,7 +131,7 @@ def test_all_unequal_sizes_stand_in_one_table(tmp_path, monkeypatch):
     with pytest.raises(InputError) as refused:
         gathered(tmp_path / "data")
     lines = str(refused.value).splitlines()
-    assert lines[0].startswith("of 6 pairs 2 have pictures and labels of unequal size and 1 cannot be read; expected")
+    assert lines[0].startswith("of 6 pairs 2 have pictures and labels of unequal size and 1 cannot be used; expected")
     assert "--on-error skip" in lines[0]
     assert [line.split() for line in lines[1:4]] == [
         ["pair", "picture", "labels"],
@@ -343,3 +343,36 @@ def test_unlabelled_pictures_are_listed_and_left_unopened(tmp_path):
     found, notes = gathered(tmp_path)
     assert len(found.train) + len(found.val) == 4
     assert "without labels, left out: 2 (images/q1.png, images/q2.png)" in [note.text for note in notes]
+
+
+def test_nothing_is_learnt_where_the_picture_is_unknown(tmp_path):
+    for i in range(3):
+        picture, ink = page(i)
+        pixels = picture.astype(np.float32)
+        if i != 1:
+            pixels[:, 10 : 12 + i] = np.nan
+        tifffile.imwrite(tmp_path / f"p{i}-volume.tif", pixels)
+        tifffile.imwrite(tmp_path / f"p{i}-labels.tif", np.where(ink, 0, 255).astype(np.uint8))
+    found, notes = gathered(tmp_path, known=recipe(**INK, split={"val_share": 0.0}))
+    told = [note.text for note in notes if "not finite" in note.text]
+    assert len(told) == 2
+    assert f"p0-volume.tif: {2 / SIZE[1]:.2%} of the pixels are not finite" in told[0]
+    for i, plane in enumerate(found.train):
+        assert np.isfinite(plane.pixels).all()
+        is_unknown = np.zeros(SIZE, bool)
+        is_unknown[:, 10 : 12 + i] = i != 1
+        assert plane.weights is not None
+        assert ((plane.weights[0] == 0) == is_unknown).all()
+
+
+def test_many_remarks_are_counted(tmp_path):
+    for i in range(13):
+        picture, ink = page(i)
+        save(tmp_path / "images" / f"p{i:02}.png", picture)
+        labels = np.where(ink, 0, 255).astype(np.uint8)
+        labels[0, 0] = 250  # a little smeared
+        save(tmp_path / "labels" / f"p{i:02}.png", labels)
+    _, notes = gathered(tmp_path)
+    assert sum("taken as the nearer" in note.text for note in notes) == 10
+    assert notes[-1].text.startswith("labels: ") or "more remarks" in notes[-1].text
+    assert any(note.text == "... and 3 more remarks of this kind" for note in notes)

@@ -136,6 +136,23 @@ def test_looking_at_files_tells_the_kind(tmp_path, kind):
     assert (found.num_pairs, found.num_sampled) == (3, 3)
 
 
+def test_a_few_that_do_not_fit_do_not_decide(tmp_path):
+    folder = stored(tmp_path, writing, 5)
+    for i in (1, 3):
+        save(folder / "labels" / f"p{i}.png", writing(i)[1][::2, ::2].copy())
+    found = fingerprint(find_pairs(folder).pairs)
+    assert found.is_same_size
+    assert decide(found).kind == "binarization"
+
+
+def test_swapped_folders_are_noticed(tmp_path):
+    table = find_pairs(stored(tmp_path, lambda i: writing(i)[::-1]))
+    assert fingerprint(table.pairs).is_swapped
+    with pytest.raises(InputError, match="seem to be swapped"):
+        task_for(Search(tmp_path))
+    assert not fingerprint(find_pairs(stored(tmp_path / "good", smooth)).pairs).is_swapped
+
+
 def test_labels_smeared_by_jpeg_and_palettes_are_seen_through(tmp_path):
     for i in range(3):
         picture, mask = writing(i)

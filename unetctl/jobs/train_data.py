@@ -11,14 +11,18 @@ import numpy as np
 from unetctl.errors import InputError, Stopped
 from unetctl.recipe.schema import Recipe
 from unetctl.runtime.events import Listener, Note
+from unetctl.sources.base import ImageInfo
 from unetctl.training.compose import Composer
 from unetctl.training.crops import Plane
-from unetctl.training.load import load_selection, with_loss_weights
+from unetctl.training.load import check_channels, load_selection, with_loss_weights
 from unetctl.training.pairs import Pair, PairTable, find_pairs
 from unetctl.training.polarity import settled
 from unetctl.training.regions import parted
 from unetctl.training.splits import Selection, Split, SplitRules, excluded_pairs, make_split
 from unetctl.training.survey import survey
+
+#: So many remarks on single pictures are shown.
+_SHOWN_NOTES = 10
 
 
 @dataclass(frozen=True)
@@ -80,13 +84,20 @@ def gather(wishes: DataWishes, recipe: Recipe, emit: Listener, should_stop: Call
     for line in table.describe():
         emit(Note(line, "info"))
     split, train_pairs, val_pairs = read_split(
-        table, wishes, recipe, lambda one: load_selection(one, recipe), emit, should_stop
+        table,
+        wishes,
+        recipe,
+        lambda one: load_selection(one, recipe),
+        emit,
+        should_stop,
+        lambda info, pair: check_channels(info, pair, recipe),
     )
     pairs, polarity = settled([*train_pairs, *val_pairs])
     for text, kind in polarity.describe() if polarity else []:
         emit(Note(text, kind))
     num_train = sum(len(pair.planes) for pair in train_pairs)
     planes = [plane for pair in pairs for plane in pair.planes]
+    _refuse_one_class(planes[:num_train], recipe)
     planes = with_loss_weights(planes, recipe, planes[:num_train])
     if len(planes) == 1 and recipe.split.val_share > 0 and not wishes.val:
         parts = parted(planes[0], recipe.split.val_share)
@@ -105,6 +116,27 @@ def gather(wishes: DataWishes, recipe: Recipe, emit: Listener, should_stop: Call
     lows, highs = zip(*(pair.value_range for pair in train_pairs), strict=True)
     return TrainData(
         split, tuple(planes[:num_train]), tuple(planes[num_train:]), (min(lows), max(highs)), train_pairs[0].spacing_um
+    )
+
+
+def _refuse_one_class(planes: Sequence[Plane], recipe: Recipe) -> None:
+    """Single empty labels are a fact about their pictures; if all are, there is nothing to learn.
+
+    Raises:
+        InputError: if so.
+    """
+    present: set[int] = set()
+    for plane in planes:
+        known = plane.target if plane.weights is None else plane.target[plane.weights > 0]
+        present |= {int(v) for v in np.unique(known)}
+        if len(present) > 1:
+            return
+    names = ("background", *recipe.output.classes) if recipe.output.num_channels == 1 else recipe.output.classes
+    what = " and ".join(names[i] for i in present) if present else "nothing that is known"
+    raise InputError(
+        f"the labels of all {len(planes)} planes that train hold {what} only",
+        "at least one with something else: there is nothing to tell apart",
+        "look at the labels; what the values mean stands in the recipe's [labels]",
     )
 
 
@@ -127,6 +159,7 @@ def read_split(
     load: Callable[[Selection], _Loaded],
     emit: Listener,
     should_stop: Callable[[], bool],
+    accept: Callable[[ImageInfo, Pair], None] = lambda info, pair: None,
 ) -> tuple[Split, list[_Loaded], list[_Loaded]]:
     """Splits what was found, and reads what trains and what validates.
 
@@ -136,6 +169,7 @@ def read_split(
         recipe: says how to split.
         load: reads one selection; raises `InputError` if it cannot.
         emit, should_stop: see `unetctl.jobs.train.train`.
+        accept: see `unetctl.training.survey.survey`.
 
     Returns:
         The split without what could not be read; what was read of train, at least one, and of val.
@@ -145,7 +179,7 @@ def read_split(
     """
     s = recipe.split
     rules = SplitRules(s.train, s.val, s.test, val_share=s.val_share).overridden(wishes.val, wishes.exclude)
-    split = _split(table, rules, recipe, wishes, emit, should_stop)
+    split = _split(table, rules, recipe, wishes, emit, should_stop, accept)
     for line in split.describe():
         emit(Note(line, "info"))
     failed: dict[Pair, InputError] = {}
@@ -164,10 +198,15 @@ def read_split(
                 emit(Note(f"{selection.pair.name} is left out: {error.seen}", "warning"))
                 continue
             for note in loaded[-1].notes:
-                emit(Note(note, "warning"))
+                notes.append(note)
+                if len(notes) <= _SHOWN_NOTES:
+                    emit(Note(note, "warning"))
         return loaded
 
+    notes: list[str] = []
     train, val = read(split.train), read(split.val)
+    if len(notes) > _SHOWN_NOTES:
+        emit(Note(f"... and {len(notes) - _SHOWN_NOTES} more remarks of this kind", "warning"))
     if not train:
         raise next(iter(failed.values()))
     kept = {name: tuple(one for one in getattr(split, name) if one.pair not in failed) for name in ("train", "val")}
@@ -181,9 +220,10 @@ def _split(
     wishes: DataWishes,
     emit: Listener,
     should_stop: Callable[[], bool],
+    accept: Callable[[ImageInfo, Pair], None],
 ) -> Split:
     excluded = frozenset(excluded_pairs(table, rules.exclude))
-    found = survey([pair for pair in table if pair not in excluded], should_stop)
+    found = survey([pair for pair in table if pair not in excluded], should_stop, accept)
     if not wishes.skips_errors or not found.num_planes:
         found.refuse_left_out()
     for line in found.describe():

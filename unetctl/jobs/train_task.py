@@ -104,6 +104,12 @@ def task_for(search: Search, emit: Listener = nobody, should_stop: Callable[[], 
             "labels of exact values, or exact colours",
             "save them again from the program that they were drawn with, as PNG or TIFF",
         )
+    if found.is_swapped:
+        raise InputError(
+            f"the pictures in {search.data} hold two values as masks do, and their labels many, as pictures do",
+            "pictures, and labels that mark something in them",
+            "they seem to be swapped: exchange the names of their folders or files",
+        )
     named = _by_start(search, found, emit) or _by_name(search, found, emit)
     return named or _by_data(decide(found), found, pairs, search, emit, should_stop)
 

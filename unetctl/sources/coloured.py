@@ -9,7 +9,8 @@ import numpy.typing as npt
 from unetctl.geometry.box import Box, Ints
 from unetctl.sources.base import ImageInfo, Source, SourceInfo
 
-_NUM = 3
+#: Red, green, blue.
+COLOURS = 3
 
 
 def coloured(source: Source, num_channels: int) -> Source:
@@ -21,12 +22,13 @@ def coloured(source: Source, num_channels: int) -> Source:
         source: any.
         num_channels: that a network takes.
     """
-    if num_channels != _NUM or not any(map(_is_grey, source.info.images)):
+    if num_channels != COLOURS or not any(map(is_grey, source.info.images)):
         return source
     return _Coloured(source)
 
 
-def _is_grey(image: ImageInfo) -> bool:
+def is_grey(image: ImageInfo) -> bool:
+    """True of a picture of one channel, perhaps with alpha beside it."""
     return "c" not in image.axes or (image.num_channels == 2 and image.channel_names == ("grey", "alpha"))
 
 
@@ -40,7 +42,7 @@ class _Coloured:
     def info(self) -> SourceInfo:
         """See `Source.info`."""
         told = self._source.info
-        images = tuple(_as_colour(image) if _is_grey(image) else image for image in told.images)
+        images = tuple(_as_colour(image) if is_grey(image) else image for image in told.images)
         chunks: tuple[Ints, ...] = ()
         if told.preferred_chunk:
             chunks = tuple(
@@ -52,7 +54,7 @@ class _Coloured:
     def read(self, i_image: int, box: Box) -> npt.NDArray[np.generic]:
         """See `Source.read`."""
         image = self._source.info.images[i_image]
-        if not _is_grey(image):
+        if not is_grey(image):
             return self._source.read(i_image, box)
         at = self.info.images[i_image].axes.index("c")
         num = box.shape[at]
@@ -75,9 +77,9 @@ def _place(axes: str) -> int:
 def _with_channels(image: ImageInfo, sizes: Ints) -> Ints:
     if "c" in image.axes:
         at = image.axes.index("c")
-        return (*sizes[:at], _NUM, *sizes[at + 1 :])
+        return (*sizes[:at], COLOURS, *sizes[at + 1 :])
     at = _place(image.axes)
-    return (*sizes[:at], _NUM, *sizes[at:])
+    return (*sizes[:at], COLOURS, *sizes[at:])
 
 
 def _as_colour(image: ImageInfo) -> ImageInfo:

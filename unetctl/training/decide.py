@@ -42,8 +42,8 @@ class Fingerprint:
         num_channels: of the pictures, the most of the sample.
         has_colour: True if any sampled picture has channels that differ.
         num_planes: of a picture, the most of the sample.
-        is_same_size: labels are as large as their pictures, in all of the sample.
-        label_kind: of most of the sample, blank labels not counted.
+        is_same_size: labels are as large as their pictures, in half of the sample at least.
+        label_kind: of most of these, blank labels not counted.
         largest_label: over the sample.
         dark_share: of the area where the label side lies at which the picture is darker; 0..1.
         dark_width: mean width of that side's strokes, as a share of the picture's smaller side.
@@ -53,6 +53,7 @@ class Fingerprint:
         smallest_side_px: over the sample.
         object_px: diameter of a disc as large as a connected piece of foreground, 0 if there is none.
         upright: how much stronger the grey values change downwards than sideways, as a factor; 1: no direction.
+        is_swapped: the labels are pictures, and the pictures hold two values as masks do.
         highlight: how far the brightest pixels (99.9 %) lie above the median, in distances of the median from the darkest (1 %).
     """
 
@@ -73,6 +74,7 @@ class Fingerprint:
     object_px: float = 0.0
     upright: float = 1.0
     highlight: float = 1.0
+    is_swapped: bool = False
 
     def describe(self) -> str:
         """One sentence."""

@@ -21,7 +21,7 @@ from unetctl.training.decide import Fingerprint, LabelKind
 from unetctl.training.pairs import Pair
 from unetctl.training.survey import info_of, opened, plane_shape
 from unetctl.training.tally import MOST_COLOURS
-from unetctl.training.truth import LOSSY, label_values, palette_indices, place, two_sides
+from unetctl.training.truth import LOSSY, label_values, looks_like_mask, palette_indices, place, two_sides
 
 Pixels = npt.NDArray[Any]
 
@@ -61,6 +61,7 @@ class _Look:
     size_px: tuple[int, int] = (1, 1)
     upright: float = 1.0
     highlight: float = 1.0
+    is_mask: bool = False
 
 
 def fingerprint(pairs: Sequence[Pair]) -> Fingerprint:
@@ -81,7 +82,8 @@ def fingerprint(pairs: Sequence[Pair]) -> Fingerprint:
             errors.append(error)
     if not looks:
         raise errors[0]
-    kinds: list[LabelKind] = [look.label_kind for look in looks if look.label_kind != "empty"]
+    fitting = [look for look in looks if look.is_same_size]  # a few that do not fit are named later, one by one
+    kinds: list[LabelKind] = [look.label_kind for look in fitting or looks if look.label_kind != "empty"]
     kind: LabelKind = max(dict.fromkeys(kinds), key=kinds.count) if kinds else "empty"
     judged = [look for look in looks if look.dark_share is not None]
     dtypes = [look.dtype_name for look in looks]
@@ -92,7 +94,8 @@ def fingerprint(pairs: Sequence[Pair]) -> Fingerprint:
         num_channels=max(look.num_channels for look in looks),
         has_colour=any(look.has_colour for look in looks),
         num_planes=max(look.num_planes for look in looks),
-        is_same_size=all(look.is_same_size for look in looks),
+        is_same_size=2 * len(fitting) >= len(looks),
+        is_swapped=kind in ("grey picture", "colour picture") and all(look.is_mask for look in fitting),
         label_kind=kind,
         largest_label=max(look.largest_label for look in looks),
         dark_share=median(look.dark_share or 0.0 for look in judged) if judged else 0.0,
@@ -136,7 +139,7 @@ def _look(pair: Pair) -> _Look:
         grey = picture.astype(np.float32).mean(0)
         look = _Look(
             infos[0].num_channels, has_colour, num_planes, True, "grey picture", dtype_name=infos[0].dtype.name,
-            size_px=sizes[0], upright=_upright(grey), highlight=_highlight(grey),
+            size_px=sizes[0], upright=_upright(grey), highlight=_highlight(grey), is_mask=looks_like_mask(picture),
         )  # fmt: skip
         if sizes[0] != sizes[1] or plane_shape(infos[0]) != plane_shape(infos[1]):
             is_same = sizes[0] == sizes[1] and num_planes == int(np.prod(plane_shape(infos[1]), dtype=int))

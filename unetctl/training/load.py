@@ -1,16 +1,18 @@
 """From pairs of files to annotated planes in memory: normalised pixels, class targets, loss weights.
 
 load_selection(selection, recipe) -> LoadedPair(planes, value_range, spacing_um, evidence, notes)
+check_channels(info, pair, recipe)
 with_loss_weights(planes, recipe, counted) -> planes
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from unetctl.errors import InputError
 from unetctl.geometry.box import Box, Ints
 from unetctl.geometry.mirror import mirror_indices
 from unetctl.recipe.schema import Recipe
@@ -18,12 +20,13 @@ from unetctl.runtime.numerics import Scaling
 from unetctl.runtime.planning import choose_channels
 from unetctl.runtime.reading import has_equal_channels, read_channels
 from unetctl.runtime.statistics import VolumeStatistics, measure
-from unetctl.sources.base import Source
-from unetctl.sources.coloured import coloured
+from unetctl.sources.base import ImageInfo, Source
+from unetctl.sources.coloured import COLOURS, coloured, is_grey
 from unetctl.training.crops import Plane
+from unetctl.training.pairs import Pair
 from unetctl.training.splits import Selection
 from unetctl.training.survey import check_size, count_planes, info_of, opened, plane_shape
-from unetctl.training.truth import Target, place, read_target
+from unetctl.training.truth import Target, looks_like_mask, place, read_target
 from unetctl.training.weightmap import border_weights, class_balance, label_cells
 
 __all__ = ["Evidence", "LoadedPair", "count_planes", "load_selection", "with_loss_weights"]
@@ -57,7 +60,7 @@ class LoadedPair:
         spacing_um: of the picture, (z, y, x) or (y, x).
         evidence: one a plane if `labels.foreground` is "darker": class 1 stands for the smaller label value until
             `unetctl.training.polarity` has settled which one is ink; else empty.
-        notes: sentences for the user about the labels.
+        notes: sentences for the user about labels and pixels.
     """
 
     planes: tuple[Plane, ...]
@@ -74,24 +77,79 @@ def load_selection(selection: Selection, recipe: Recipe) -> LoadedPair:
 
     Raises:
         InputError: if picture and labels differ in size, pixels cannot be decoded, or labels hold values that the
-            recipe does not know.
+            recipe does not know; says so if picture and labels look swapped.
     """
     pair = selection.pair
     with opened(pair.image) as stored, opened(pair.labels) as labels:
         image = coloured(stored, recipe.input.channels)
         check_size(pair, image, labels)
         info = info_of(image, pair)
-        is_grey = recipe.input.channels == 1 and has_equal_channels(image, pair.i_image)
-        channels, colour, _ = choose_channels(info, recipe, (0,) if is_grey else None)
+        is_grey_rgb = recipe.input.channels == 1 and has_equal_channels(image, pair.i_image)
+        channels, colour, _ = choose_channels(info, recipe, (0,) if is_grey_rgb else None)
         picture = _Volumes(image, pair.i_image, channels, colour, recipe)
         planes, evidence, notes = [], [], []
         for i_plane in selection.planes:
-            target = read_target(labels, pair, i_plane, recipe)
+            try:
+                target = read_target(labels, pair, i_plane, recipe)
+            except InputError as error:
+                if picture.is_mask(i_plane):
+                    raise _swapped(error, pair) from error
+                raise
             name = pair.name if not plane_shape(info) else f"{pair.name}[{i_plane}]"
-            planes.append(Plane(name, picture.stacked(i_plane), target.classes, target.weights, target.objects))
+            pixels = picture.stacked(i_plane)
+            weights = _without(target.weights, picture.nonfinite.get(i_plane))
+            planes.append(Plane(name, pixels, target.classes, weights, target.objects))
             evidence += _evidence(planes[-1], target)
             notes += [target.note] if target.note else []
+        if picture.nonfinite:
+            notes.append(_nonfinite_note(pair, picture.nonfinite))
         return LoadedPair(tuple(planes), picture.value_range, info.spacing_um, tuple(evidence), tuple(notes))
+
+
+def check_channels(info: ImageInfo, pair: Pair, recipe: Recipe) -> None:
+    """Passes a picture whose channels a network of the recipe can take, as far as its header tells.
+
+    Raises:
+        InputError: of any other.
+    """
+    have, need = info.num_channels, recipe.input.channels
+    if (info.is_rgb and need == 1) or (need == COLOURS and is_grey(info)):
+        return  # a grey one saved as colour only its pixels tell; of a grey one three channels are made
+    try:
+        choose_channels(info, recipe, None)
+    except InputError as error:
+        raise InputError(
+            f"{pair.image} has {have} channel{'s' * (have > 1)}",
+            f"{need}, as input.channels of the recipe says",
+            "train on pictures of one kind, or leave it out with --exclude or --on-error skip",
+        ) from error
+
+
+def _swapped(error: InputError, pair: Pair) -> InputError:
+    return InputError(
+        f"{error.seen}; its picture {pair.image} holds but two values",
+        error.expected,
+        "pictures and labels seem to be swapped: exchange the names of their folders or files",
+    )
+
+
+def _without(
+    weights: npt.NDArray[np.float32] | None, unknown: npt.NDArray[np.bool_] | None
+) -> npt.NDArray[np.float32] | None:
+    """Weights (1, y, x) that are 0 where the picture is unknown, too."""
+    if unknown is None:
+        return weights
+    known = (~unknown)[None].astype(np.float32)
+    return known if weights is None else weights * known
+
+
+def _nonfinite_note(pair: Pair, unknown: Mapping[int, npt.NDArray[np.bool_]]) -> str:
+    share = float(np.mean([where.mean() for where in unknown.values()]))
+    many = f" of {len(unknown)} planes" if len(unknown) > 1 else ""
+    return (
+        f"{pair.image}: {share:.2%} of the pixels{many} are not finite (NaN, infinite): "
+        "they are read as the median, and nothing is learnt there"
+    )
 
 
 def _evidence(plane: Plane, target: Target) -> list[Evidence]:
@@ -153,6 +211,12 @@ class _Volumes:
         self._measured: dict[int, VolumeStatistics] = {}
         self._scaled: dict[int, Pixels] = {}
         self.value_range = np.inf, -np.inf
+        #: (y, x) of planes where not every pixel is finite
+        self.nonfinite: dict[int, npt.NDArray[np.bool_]] = {}
+
+    def is_mask(self, i_plane: int) -> bool:
+        """See `looks_like_mask`."""
+        return looks_like_mask(self._raw(i_plane))
 
     def stacked(self, i_plane: int) -> npt.NDArray[np.float32]:
         """(c * context_slices, y, x): the plane among its neighbours in z, mirrored at the volume's ends."""
@@ -165,16 +229,22 @@ class _Volumes:
     def _plane(self, i_plane: int) -> npt.NDArray[np.float32]:
         statistics = self._statistics(i_plane // self._depth)
         scaling = Scaling.of(self._normalise, statistics, len(statistics.mean), self._info.dtype)
-        at = place(i_plane, self._lead)
-        pixels = self._read(Box((*at, 0, 0), (*(i + 1 for i in at), *self._size)))
-        raw = pixels.reshape(-1, *self._size).astype(np.float32)
-        for channel, median in zip(raw, statistics.median, strict=True):
-            channel[~np.isfinite(channel)] = median
+        raw = self._raw(i_plane).astype(np.float32)
+        is_known = np.isfinite(raw)
+        if not is_known.all():
+            self.nonfinite[i_plane] = np.asarray(~is_known.all(0))
+            for channel, known, median in zip(raw, is_known, statistics.median, strict=True):
+                channel[~known] = median
         low, high = self.value_range
         self.value_range = min(low, float(raw.min())), max(high, float(raw.max()))
         shift = np.asarray(scaling.shift, np.float32)[:, None, None]
         scaled: npt.NDArray[np.float32] = (raw - shift) * np.asarray(scaling.factor, np.float32)[:, None, None]
         return scaled
+
+    def _raw(self, i_plane: int) -> Pixels:
+        """(c, y, x) as read."""
+        at = place(i_plane, self._lead)
+        return self._read(Box((*at, 0, 0), (*(i + 1 for i in at), *self._size))).reshape(-1, *self._size)
 
     def _statistics(self, volume: int) -> VolumeStatistics:
         if volume not in self._measured:

@@ -205,8 +205,8 @@ def find_pairs(folder: str | Path) -> PairTable:
     orphans = [found.path for found in single if found.is_label]
     if not pairs:
         seen = f"{root} holds " + (
-            f"{_plural(len(unlabelled), 'picture')} and {_plural(len(orphans), 'label file')}, "
-            "but no two that belong together"
+            f"{_plural(len(unlabelled), 'picture')}{_example(root, unlabelled)} and "
+            f"{_plural(len(orphans), 'label file')}{_example(root, orphans)}, but no two that belong together"
             if unlabelled or orphans
             else "no pictures"
         )
@@ -222,6 +222,11 @@ def find_pairs(folder: str | Path) -> PairTable:
         tuple(problems),
         tuple(tables),
     )
+
+
+def _example(root: Path, paths: Sequence[Path]) -> str:
+    """One of them in brackets, if there are any: mostly it shows what is wrong with all."""
+    return f" ({paths[0].relative_to(root)}{' ...' * (len(paths) > 1)})" if paths else ""
 
 
 def _plural(num: int, noun: str) -> str:

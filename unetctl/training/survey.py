@@ -1,6 +1,6 @@
 """What the headers of all pictures and labels say, before any pixel is decoded: sizes that fit, or one list of those that do not.
 
-survey(pairs, should_stop) -> Survey(num_planes, left_out)
+survey(pairs, should_stop, accept) -> Survey(num_planes, left_out)
 Survey.refuse_left_out(num_pairs); Survey.describe() -> lines to print
 opened(path), info_of(source, pair), plane_shape(info), check_size(pair, image, labels)
 """
@@ -68,11 +68,11 @@ class Survey:
         num_sizes = sum(bool(one.sizes) for one in self.left_out)
         num_others = len(self.left_out) - num_sizes
         told = [f"{num_sizes} have pictures and labels of unequal size"] if num_sizes else []
-        told += [f"{num_others} cannot be read"] if num_others else []
+        told += [f"{num_others} cannot be used"] if num_others else []
         rows = "\n  ".join(self.table())
         raise InputError(
             f"of {len(self.num_planes) + len(self.left_out)} pairs {' and '.join(told)}",
-            "sound files of equal sizes",
+            "sound files, pictures and labels of equal sizes, pictures of one kind",
             f"mend them, leave them out with --exclude, or train without them with --on-error skip:\n  {rows}",
         )
 
@@ -95,8 +95,17 @@ class Survey:
         return [f"left out, {len(self.left_out)} that do not fit:", *(f"  {row}" for row in rows[:_SHOWN]), *more]
 
 
-def survey(pairs: Sequence[Pair], should_stop: Callable[[], bool] = lambda: False) -> Survey:
+def survey(
+    pairs: Sequence[Pair],
+    should_stop: Callable[[], bool] = lambda: False,
+    accept: Callable[[ImageInfo, Pair], None] = lambda info, pair: None,
+) -> Survey:
     """Opens the headers of pictures and labels.
+
+    Args:
+        pairs: to be looked at.
+        should_stop: asked now and then.
+        accept: raises `InputError` of a picture that cannot be learnt from, by its header.
 
     Raises:
         Stopped: if asked to.
@@ -107,7 +116,7 @@ def survey(pairs: Sequence[Pair], should_stop: Callable[[], bool] = lambda: Fals
         if i % _ASK_EVERY == _ASK_EVERY - 1 and should_stop():
             raise Stopped("stopped while the pictures were looked at", "", "run the same command again")
         try:
-            num_planes[pair] = count_planes(pair)
+            num_planes[pair] = count_planes(pair, accept)
         except UnequalSizesError as error:
             left_out.append(LeftOut(pair, error, error.sizes))
         except InputError as error:
@@ -115,15 +124,17 @@ def survey(pairs: Sequence[Pair], should_stop: Callable[[], bool] = lambda: Fals
     return Survey(num_planes, tuple(left_out))
 
 
-def count_planes(pair: Pair) -> int:
+def count_planes(pair: Pair, accept: Callable[[ImageInfo, Pair], None] = lambda info, pair: None) -> int:
     """Planes of a pair's picture; 1 for a page.
 
     Raises:
-        InputError: if picture and labels differ in size, or one of them cannot be read.
+        InputError: if picture and labels differ in size, one of them cannot be read, or `accept` raises it.
     """
     with opened(pair.image) as image, opened(pair.labels) as labels:
         check_size(pair, image, labels)
-        return int(np.prod(plane_shape(info_of(image, pair)), dtype=int))
+        info = info_of(image, pair)
+        accept(info, pair)
+        return int(np.prod(plane_shape(info), dtype=int))
 
 
 class UnequalSizesError(InputError):

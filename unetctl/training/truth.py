@@ -34,6 +34,8 @@ Pixels = npt.NDArray[Any]
 _NAMED_VALUES = 10
 #: Labels are clearly two-valued if less than this share of the pixels lies in the middle half between the two.
 _LARGEST_BETWEEN = 0.03
+#: A picture with no more values than this is likely a mask.
+_MASK_VALUES = 2
 #: Formats that change values.
 LOSSY = ("JPEG", "WEBP", "AVIF")
 
@@ -125,6 +127,11 @@ def two_sides(values: Pixels, where: str) -> TwoSides:
         f"{where}: {between.mean():.1%} of the pixels lie between {low:g} and {high:g}, taken as the nearer of the two"
     )
     return TwoSides(values >= middle, low, high, note)
+
+
+def looks_like_mask(picture: Pixels) -> bool:
+    """True of a picture (channels, y, x) that has no more than two values in every channel."""
+    return all(len(np.unique(channel)) <= _MASK_VALUES for channel in picture)
 
 
 def label_values(labels: Source, pair: Pair, i_plane: int) -> npt.NDArray[np.int64]:
