@@ -14,10 +14,15 @@ from unetctl.networks.spec import AxisTrace, Interval, RestorerSpec
 _DEVIATION = 0.25
 
 
-class SubBlock(nn.Module):
-    """``x + conv(relu(norm(conv(x))))``. The second convolution begins at 0: an untrained one changes nothing.
+#: Of an untrained head's answers: near nothing, yet what lies before it learns from the first step.
+_HEAD_DEVIATION = 0.1
 
-    So features keep their size through any number of sub-blocks, with a norm or without (Zhang et al. 2019, "Fixup").
+
+class SubBlock(nn.Module):
+    """``x + conv(relu(norm(conv(x))))``. The second convolution begins small: an untrained one changes little.
+
+    So features keep about their size through many sub-blocks, with a norm or without. At 0 (Zhang et al. 2019, "Fixup") the
+    first convolution would learn nothing until the second has learnt: it costs hundreds of steps.
     """
 
     def __init__(self, spec: RestorerSpec, width: int) -> None:
@@ -97,7 +102,7 @@ class Restorer(Network):
     The picture's decoder ends in a gain g (one, for all colours) and an offset o a channel: the prediction is
     ``x + g * x + o``. What lies over a picture with opacity a and colour c left ``(1 - a) * x + a * c``: to undo it takes
     a gain and an offset that are constant as far as it reaches, and keeps every detail; under what is opaque the gain becomes
-    -1 and the offset is the picture. Untrained, the network predicts its input.
+    -1 and the offset is the picture. Untrained, the network predicts about its input.
 
     `Answer.image` is the prediction where damage is more likely than not (logit above 0), else the input as it is;
     `Answer.prediction` is the prediction everywhere, for losses and for other thresholds.
@@ -160,10 +165,13 @@ class Restorer(Network):
 
         He's are for convolutions before a ReLU; those between the levels have none, and two that are added share their sum.
         """
+        # as many sub-blocks lie on the way to the deepest level and back: together they add as much as is there
+        share = (self.spec.sub_blocks * (2 * self.spec.depth + 1)) ** -0.5
         for module in self.modules():
             match module:
                 case SubBlock():
-                    nn.init.zeros_(module.outer.weight)
+                    with torch.no_grad():
+                        module.outer.weight.mul_(share)
                 case Narrow():
                     _linear(module.mix if isinstance(module.mix, nn.Conv2d | nn.Conv3d) else module.down, 1.0)
                 case Decoder():
@@ -175,7 +183,7 @@ class Restorer(Network):
         with torch.no_grad():
             self.stem.bias -= 0.5 * self.stem.weight.flatten(1).sum(1)
         for head in (self.mask_head, self.picture_head):
-            nn.init.zeros_(head.weight)
+            nn.init.normal_(head.weight, std=_HEAD_DEVIATION / head.in_channels**0.5)
 
 
 def _linear(module: nn.Module, variance: float) -> None:
