@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from PIL import Image
 
 from unetctl.errors import InputError, Stopped, UsageError
 from unetctl.geometry.box import Box
@@ -196,6 +197,16 @@ def test_membranes_are_scored_as_predict_on_just_these_planes(task_of, labelled,
     assert {"plane", "threshold", "v_rand", "v_info", "v_info_split", "misclassified", "warping_error"} <= set(rows[0])
     assert json.loads((out / "accuracy.json").read_text())["mean"]["shipped"]["v_rand"] == mean["v_rand"]
     assert any("best threshold" in line for line in report.lines())
+    page = (out / "index.html").read_text()
+    worst = min(shipped, key=lambda row: row["v_rand"])["plane"]
+    assert page.index(f"1. {worst}") < page.index("2. a-volume[")
+    assert f"{mean['v_rand']:.4f}" in page
+    pictures = {path.name: np.asarray(Image.open(path)) for path in out.glob("*.png")}
+    assert set(pictures) == {f"0000{i}-{name}.png" for i in (1, 2) for name in ("input", "label", "output", "differences")}
+    assert (pictures["00002-label.png"] == np.where(em_labels[2] > 0, 255, 0)).all()
+    assert (pictures["00002-output.png"] == np.rint(found[1] * 255)).all()
+    is_wrong = (pictures["00002-differences.png"] != pictures["00002-differences.png"][..., :1]).any(-1)
+    assert is_wrong.mean() == pytest.approx(shipped[1]["misclassified"])
 
 
 def volume(found: Pixels, target: Pixels, raw: Pixels | None = None, ignored: Pixels | None = None) -> LabelledVolume:
@@ -213,9 +224,12 @@ def test_perfect_membranes_score_one(em_labels):
     assert len(scored.values["slices"]) == 3
 
 
-def test_one_class_is_scored_by_overlap(task_of, labelled, em_stack, em_labels):
+def test_one_class_is_scored_by_overlap(task_of, labelled, em_stack, em_labels, tmp_path):
     weights = task_of(labels={"values": [0, 255]}, split={"train": ["0:1"], "val": ["1:3"]})
-    report = benchmark.accuracy(str(weights), labelled, split="val")
+    report = benchmark.accuracy(str(weights), labelled, split="val", output=tmp_path / "figures")
+    page = (tmp_path / "figures" / "index.html").read_text()
+    assert f"{report.values['all']['shipped']['iou']:.4f}" in page
+    assert "00002-differences.png" in page
     assert report.values["kind"] == "binary"
     assert report.values["all"]["shipped"].keys() == {"iou", "dice", "precision", "recall", "misclassified"}
     assert report.values["best"]["iou"]["value"] >= report.values["all"]["shipped"]["iou"]
@@ -250,6 +264,14 @@ def test_several_classes_are_scored_each(task_of, tmp_path):
     assert report.values["majority_misclassified"] == pytest.approx(1 - counts.max() / counts.sum())
     assert 0 <= report.values["mean_iou"] <= 1
     assert len(table(tmp_path / "figures" / "accuracy.csv")) == 9
+    label = np.asarray(Image.open(tmp_path / "figures" / "00001-label.png"))
+    assert len(np.unique(label.reshape(-1, 3), axis=0)) == 3
+    page = (tmp_path / "figures" / "index.html").read_text()
+    assert all(f'scope="row">{name}' in page for name in ("sky", "sea", "land"))
+    shown = np.asarray(Image.open(tmp_path / "figures" / "00002-differences.png"))
+    found = np.asarray(Image.open(tmp_path / "figures" / "00002-output.png"))
+    label = np.asarray(Image.open(tmp_path / "figures" / "00002-label.png"))
+    assert ((shown != shown[..., :1]).any(-1) == (found != label).any(-1)).all()
 
 
 def test_scores_of_classes_by_hand():

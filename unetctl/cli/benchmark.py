@@ -52,7 +52,7 @@ Result = Annotated[
         "--output",
         "-o",
         metavar="FOLDER",
-        help="Folder for the table (CSV) and the scores (JSON); of documents also for index.html, a page of pictures.",
+        help="Folder for the table (CSV), the scores (JSON) and index.html, a page of pictures, worst first.",
     ),
 ]
 Predicted = Annotated[

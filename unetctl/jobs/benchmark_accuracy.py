@@ -14,6 +14,7 @@ from pathlib import Path
 from unetctl.errors import UsageError
 from unetctl.jobs.benchmark_composites import is_one_shape, score_composites
 from unetctl.jobs.benchmark_files import write_tables, writing_into
+from unetctl.jobs.benchmark_pictures import class_key, class_planes, mask_planes, write_pictures
 from unetctl.jobs.benchmark_planes import LabelledVolume, SelectedPlanes, predicted_volume
 from unetctl.jobs.benchmark_report import BenchmarkReport
 from unetctl.jobs.benchmark_scores import score_binary, score_classes, score_membranes
@@ -51,7 +52,7 @@ def accuracy(
         data: folder with pictures and labels, see `unetctl.training.pairs.find_pairs`; of a task that composes its pictures,
             the picture of the shape, see `unetctl.jobs.benchmark_composites`.
         output: folder for ``accuracy.csv`` (one row per plane and threshold, or page and method) and ``accuracy.json``;
-            made if missing. Of documents also ``index.html``, a page of pictures.
+            made if missing; and ``index.html``, a page of pictures: input, label, output, worst first.
         split: "train", "val" or "test" by the recipe's split, or "all". None: "test"; of documents "all" if the split
             names no test pages here.
         predicted: of documents, a folder of pages that `predict` has written, scored instead of predicting again; the task
@@ -136,6 +137,11 @@ def accuracy(
     if output is not None:
         with writing_into(output):
             write_tables(output, report, scored.rows)
+            if kind == "classes":
+                classes = recipe.output.classes
+                write_pictures(output, head, scored.table, class_planes(volumes), class_key(classes))
+            else:
+                write_pictures(output, head, scored.table, mask_planes(volumes, threshold))
     return report
 
 
@@ -148,16 +154,17 @@ def _of_composites(
     should_stop: Callable[[], bool],
 ) -> BenchmarkReport:
     """A shape of which there is one picture: scored on pictures composed from it."""
-    scored, names = score_composites(task, Path(data), device, emit, should_stop)
+    scored, planes = score_composites(task, Path(data), device, emit, should_stop)
     values = {
         "task": task.recipe.task.name, "weights_sha256": task.weights_sha256, "data": str(data), "split": "composed",
-        "planes": list(names), "num_planes": len(names), "kind": "shape", **scored.values,
+        "planes": [plane.name for plane in planes], "num_planes": len(planes), "kind": "shape", **scored.values,
     }  # fmt: skip
-    head = f"{task.recipe.task.name} on {len(names)} pictures composed from {data}"
+    head = f"{task.recipe.task.name} on {len(planes)} pictures composed from {data}"
     report = BenchmarkReport("accuracy", values, (head, *scored.text))
     if output is not None:
         with writing_into(output):
             write_tables(output, report, scored.rows)
+            write_pictures(output, head, scored.table, planes)
     return report
 
 

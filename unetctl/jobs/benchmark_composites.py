@@ -17,8 +17,9 @@ import numpy.typing as npt
 from skimage.feature import match_template
 
 from unetctl.errors import InputError, Stopped
+from unetctl.jobs.benchmark_pictures import ScoredPlane, ScoreTable, shape_plane
 from unetctl.jobs.benchmark_planes import predicted_volume
-from unetctl.jobs.benchmark_scores import Scored
+from unetctl.jobs.benchmark_scores import OVERLAP_WORDS, Scored
 from unetctl.jobs.tasks import ResolvedTask
 from unetctl.jobs.train_compose import composer_of
 from unetctl.metrics.overlap import Overlap, count_overlap
@@ -56,11 +57,11 @@ def score_composites(
     device: str = "auto",
     emit: Listener = nobody,
     should_stop: Callable[[], bool] = lambda: False,
-) -> tuple[Scored, tuple[str, ...]]:
+) -> tuple[Scored, tuple[ScoredPlane, ...]]:
     """Predicts composed pictures as `predict` does, and scores them and the baseline.
 
     Returns:
-        Scores, and the names of the pictures. Values: "threshold", "network" and "template" (IoU, Dice, precision, recall,
+        Scores, and the pictures. Values: "threshold", "network" and "template" (IoU, Dice, precision, recall,
         misclassified over all pixels; "mean_iou" over the pictures that show the shape; "false_alarms", the share of the
         others in which it is seen), "num_with", "num_without".
 
@@ -73,6 +74,7 @@ def score_composites(
     network = task.network()
     begun = time.monotonic()
     emit(StageStarted("score", o.num_test, 0, "picture"))
+    pictures: list[npt.NDArray[np.uint8]] = []
     truth: list[npt.NDArray[np.bool_]] = []
     found: list[npt.NDArray[np.bool_]] = []
     matched: list[tuple[float, npt.NDArray[np.bool_]]] = []
@@ -82,13 +84,17 @@ def score_composites(
                 raise Stopped("stopped while scoring", "", "run the same command again")
             path = Path(folder) / f"{i}.ome.zarr"
             probability = _predicted(composite, i, task, network, path, device, should_stop)
+            pictures.append(np.ascontiguousarray(np.moveaxis(composite.pixels, 0, -1)))
             truth.append(composite.mask)
             found.append(probability >= task.recipe.output.threshold)
             matched.append(match(composite, composer.shape, o))
             emit(StageProgress("score", i + 1))
     emit(StageEnded("score", time.monotonic() - begun))
-    names = tuple(f"composite {i}" for i in range(len(truth)))
-    return _scored(names, truth, found, matched, task.recipe.output.threshold), names
+    planes = tuple(
+        shape_plane(f"composite {i}", one, t, f)
+        for i, (one, t, f) in enumerate(zip(pictures, truth, found, strict=True))
+    )
+    return _scored([plane.name for plane in planes], truth, found, matched, task.recipe.output.threshold), planes
 
 
 def _predicted(
@@ -167,7 +173,23 @@ def _scored(
             f"{name:<18} IoU {v['iou']:.4f}, mean over pictures with it {v['mean_iou']:.4f}, precision {v['precision']:.4f}, recall "
             f"{v['recall']:.4f}, seen where it is not in {v['false_alarms']:.0%}"
         )
-    return Scored(values, tuple(text), tuple(rows))
+    words = {**OVERLAP_WORDS, "mean_iou": "mean IoU with it", "false_alarms": "seen where it is not"}
+    hows = {
+        "network": f"threshold {threshold:.2f}",
+        "template": "normalised cross-correlation, its best least correlation",
+    }
+    table = ScoreTable(
+        tuple(words.values()),
+        tuple((name, tuple(f"{values[name][key]:.4f}" for key in words), how) for name, how in hows.items()),
+        "method",
+        "By IoU of the network.",
+        {row["picture"]: row["iou"] for row in rows if row["method"] == "network"},
+        {
+            name: tuple((f"IoU, {row['method']}", f"{row['iou']:.4f}") for row in rows if row["picture"] == name)
+            for name in names
+        },
+    )
+    return Scored(values, tuple(text), tuple(rows), table)
 
 
 def _values(masks: Masks, truth: Masks) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from unetctl.errors import Stopped
 from unetctl.jobs.benchmark_files import write_tables, writing_into
 from unetctl.jobs.benchmark_objects_baselines import BASELINES
+from unetctl.jobs.benchmark_pictures import as_grey
 from unetctl.jobs.benchmark_planes import SelectedPlanes, predicted_volume
 from unetctl.jobs.benchmark_report import BenchmarkReport
 from unetctl.jobs.benchmark_truth import load_targets
@@ -124,9 +125,7 @@ def _scored(number: int, plane: Plane, grey: Pixels, ids: Pixels, min_area_px: i
     shown = None
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
-        low, high = np.percentile(finite, (0.5, 99.8))
-        picture = np.clip((finite - low) / max(high - low, 1e-6) * 255, 0, 255).astype(np.uint8)
-        files = save_object_pictures(output, number, picture, truth, ids)
+        files = save_object_pictures(output, number, as_grey(grey), truth, ids)
         methods = tuple(ObjectMethod(name, _words(one)) for name, one in scores.items())
         shown = ObjectPicture(plane.name, scores[OURS].ap50, methods, files)
     return _Plane(plane.name, DARK if is_dark else BRIGHT, scores, shown)

@@ -27,7 +27,7 @@ from unetctl.metrics.restoration import Errors, RestorationScores, score_restora
 from unetctl.networks.build import for_inference
 from unetctl.networks.network import Network
 from unetctl.recipe.schema import Recipe
-from unetctl.reports.restoration_page import PictureFile, RepairedPicture, save_pictures, write_restoration_page
+from unetctl.reports.scored_page import PictureFile, ScoredPicture, save_pictures, write_scored_page
 from unetctl.runtime.device import PRECISIONS, apply_compute, resolve
 from unetctl.runtime.events import Listener, StageEnded, StageProgress, StageStarted
 from unetctl.runtime.numerics import Scaling, repaired, restored
@@ -303,9 +303,9 @@ def _write(output: Path, report: BenchmarkReport, scored: Sequence[_Scored]) -> 
         psnr = one.scores[OURS].inside.psnr
         figures = [("IoU of the damage", f"{one.scores[OURS].overlap.iou:.3f}")]
         figures += [(f"PSNR inside, {name}", f"{s.inside.psnr:.2f}") for name, s in one.scores.items()]
-        pictures.append(RepairedPicture(one.name, -math.inf if math.isnan(psnr) else psnr, tuple(figures), one.files))
+        pictures.append(ScoredPicture(one.name, -math.inf if math.isnan(psnr) else psnr, tuple(figures), one.files))
     means = report.values["methods"]
-    write_restoration_page(
+    write_scored_page(
         output / "index.html", report.text[0], COLUMNS, [(name, _figures(means[name]), how) for name, how in _HOW.items()],
-        pictures,
+        pictures, heading="All pictures, means", order="By PSNR inside the damage of ours.",
     )  # fmt: skip

@@ -1,6 +1,6 @@
 """From predicted and labelled planes to tables: three kinds of tasks."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from unetctl.errors import InputError, Stopped
+from unetctl.jobs.benchmark_pictures import ScoreTable
 from unetctl.jobs.benchmark_planes import LabelledVolume
 from unetctl.metrics.boundary import (
     THRESHOLDS,
@@ -34,6 +35,16 @@ _FIELDS = (
 _RAW_THRESHOLDS = tuple(round(0.1 + 0.05 * i, 2) for i in range(17))
 
 
+#: How figures are called on pages.
+_MEMBRANE_WORDS = {
+    "v_rand": "V_rand", "v_info": "V_info", "misclassified": "misclassified", "pixel_error": "1 - F of the interior",
+    "warping_error": "warping error",
+}  # fmt: skip
+OVERLAP_WORDS = {
+    "iou": "IoU", "dice": "Dice", "precision": "precision", "recall": "recall", "misclassified": "misclassified",
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Scored:
     """Scores as values, as lines, and as rows of a table.
@@ -42,11 +53,13 @@ class Scored:
         values: plain values.
         text: for people.
         rows: for a CSV file; all with the same keys.
+        table: for a page of pictures.
     """
 
     values: dict[str, Any]
     text: tuple[str, ...]
     rows: tuple[dict[str, Any], ...]
+    table: ScoreTable
 
 
 def score_membranes(
@@ -98,7 +111,7 @@ def score_membranes(
     at = min(mean_at, key=lambda t: mean_at[t]["warping_error"])
     best["warping_error"] = {"threshold": at, "value": mean_at[at]["warping_error"]}
     raw_best = {by: best_threshold(raw_means, by) for by in _CRITERIA}
-    values = {
+    values: dict[str, Any] = {
         "thresholds": chosen,
         "mean": {name: mean_at[threshold] for name, threshold in chosen.items()},
         "best": best,
@@ -109,7 +122,31 @@ def score_membranes(
         "raw_at_best_v_rand": _em_values(raw_best["v_rand"], None),
         "ignored": _ignored_share(volumes),
     }  # fmt: skip
-    return Scored(values, tuple(_membrane_lines(values, rows)), tuple(rows))
+    table = ScoreTable(
+        tuple(_MEMBRANE_WORDS.values()),
+        (
+            (
+                "ours",
+                _figures(mean_at[chosen["shipped"]], _MEMBRANE_WORDS),
+                f"threshold {chosen['shipped']:.2f}, as shipped",
+            ),
+            (
+                "ours",
+                _figures(mean_at[chosen["v_rand"]], _MEMBRANE_WORDS),
+                f"threshold {chosen['v_rand']:.2f}, best V_rand",
+            ),
+            (
+                "raw image",
+                _figures(values["raw_at_best_v_rand"], _MEMBRANE_WORDS),
+                "its grey values, at their best threshold",
+            ),
+        ),
+        "method",
+        "By V_rand at the shipped threshold.",
+        {row["plane"]: row["v_rand"] for row in rows if row["threshold"] == chosen["shipped"]},
+        _per_plane([row for row in rows if row["threshold"] == chosen["shipped"]], _MEMBRANE_WORDS),
+    )
+    return Scored(values, tuple(_membrane_lines(values, rows)), tuple(rows), table)
 
 
 def score_binary(
@@ -160,7 +197,7 @@ def score_binary(
     precision = {name: mean_precision([counts[t] for _, counts in per_plane]) for name, t in chosen.items()}
     raw_precision = max(mean_precision([counts[t] for counts in raw_counts]) for t in _RAW_THRESHOLDS)
     num_empty = sum(not (volume.target[i] > 0).any() for volume in volumes for i in range(len(volume.names)))
-    values = {
+    values: dict[str, Any] = {
         "thresholds": chosen,
         "all": {name: _overlap_values(total[t]) for name, t in chosen.items()},
         "best": {
@@ -182,7 +219,24 @@ def score_binary(
     text += [_overlap_line(f"all pixels at {t:.2f} ({name})", total[t]) for name, t in chosen.items()]
     text += [_overlap_line("raw image at its best threshold", raw_total[raw_at])]
     text += [_overlap_line(f"  {name}", counts[at_shipped]) for name, counts in per_plane]
-    return Scored(values, tuple(text), tuple(rows))
+    shown = {
+        name: (*_figures(_overlap_values(total[t]), OVERLAP_WORDS), f"{precision[name]:.4f}")
+        for name, t in chosen.items()
+    }
+    raw_shown = (*_figures(_overlap_values(raw_total[raw_at]), OVERLAP_WORDS), f"{raw_precision:.4f}")
+    table = ScoreTable(
+        (*OVERLAP_WORDS.values(), "mean precision"),
+        (
+            ("ours", shown["shipped"], f"threshold {at_shipped:.2f}, as shipped"),
+            ("ours", shown["iou"], f"threshold {chosen['iou']:.2f}, best IoU"),
+            ("raw image", raw_shown, "its grey values, at their best threshold"),
+        ),
+        "method",
+        "By IoU at the shipped threshold.",
+        {name: counts[at_shipped].iou for name, counts in per_plane},
+        _per_plane(values["slices"], OVERLAP_WORDS),
+    )
+    return Scored(values, tuple(text), tuple(rows), table)
 
 
 def score_classes(
@@ -218,7 +272,7 @@ def score_classes(
     rows += [{"plane": "all", "class": k, **_overlap_values(c)} for k, c in zip(classes, total, strict=True)]
     present = [c for c in total if c.num_true_positive + c.num_wrong]
     labelled = [c.num_true_positive + c.num_false_negative for c in total]
-    values = {
+    values: dict[str, Any] = {
         "classes": {k: _overlap_values(c) for k, c in zip(classes, total, strict=True)},
         "mean_iou": float(np.mean([c.iou for c in present])) if present else 1.0,
         "misclassified": num_wrong / max(1, num_all),
@@ -230,7 +284,19 @@ def score_classes(
         f"frequent class {values['majority_misclassified']:.4f})"
     ]
     text += [_overlap_line(f"  {k}", c) for k, c in zip(classes, total, strict=True)]
-    return Scored(values, tuple(text), tuple(rows))
+    ious: dict[str, dict[str, float]] = {}
+    for row in rows:
+        if row["class"] in values["classes"] and row["plane"] != "all":
+            ious.setdefault(row["plane"], {})[row["class"]] = row["iou"]
+    table = ScoreTable(
+        tuple(OVERLAP_WORDS.values()),
+        tuple((k, _figures(_overlap_values(c), OVERLAP_WORDS), "") for k, c in zip(classes, total, strict=True)),
+        "class",
+        "By the mean IoU of the classes.",
+        {name: float(np.mean(list(of.values()))) for name, of in ious.items()},
+        {name: tuple((f"IoU of {k}", f"{iou:.4f}") for k, iou in of.items()) for name, of in ious.items()},
+    )
+    return Scored(values, tuple(text), tuple(rows), table)
 
 
 def _as_probability(raw: Pixels, truth: Pixels) -> Pixels:
@@ -263,6 +329,15 @@ def _overlap_values(counts: Overlap) -> dict[str, Any]:
         "iou": counts.iou, "dice": counts.dice, "precision": counts.precision, "recall": counts.recall,
         "misclassified": counts.misclassified,
     }  # fmt: skip
+
+
+def _figures(values: Mapping[str, Any], words: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(f"{values[name]:.4f}" if values.get(name) is not None else "-" for name in words)
+
+
+def _per_plane(rows: Sequence[Mapping[str, Any]], words: Mapping[str, str]) -> dict[str, tuple[tuple[str, str], ...]]:
+    """Word and figure each, by plane."""
+    return {row["plane"]: tuple(zip(words.values(), _figures(row, words), strict=True)) for row in rows}
 
 
 def _overlap_line(name: str, counts: Overlap) -> str:

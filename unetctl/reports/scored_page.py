@@ -1,4 +1,4 @@
-"""The page of a benchmark on repaired pictures: scores of all methods, and each picture damaged, clean and repaired, worst first.
+"""The page of a benchmark: scores of all methods, and each picture with its label and what came out, worst first.
 
 The pictures are files beside the page, ``NNNNN-input.png``, ``-label.png``, ``-output.png`` and so on.
 """
@@ -28,7 +28,7 @@ class PictureFile:
 
 
 @dataclass(frozen=True)
-class RepairedPicture:
+class ScoredPicture:
     """A scored picture.
 
     Attributes:
@@ -68,12 +68,17 @@ def save_pictures(folder: Path, number: int, pictures: Mapping[str, Picture]) ->
     return tuple(shown)
 
 
-def write_restoration_page(
+def write_scored_page(
     path: Path,
     title: str,
     columns: Sequence[str],
     methods: Sequence[tuple[str, Sequence[str], str]],
-    pictures: Sequence[RepairedPicture],
+    pictures: Sequence[ScoredPicture],
+    *,
+    heading: str,
+    order: str,
+    of: str = "method",
+    key: Sequence[tuple[str, tuple[int, int, int]]] = (),
 ) -> None:
     """Writes the page; through a temporary name, so nobody reads half of it.
 
@@ -83,15 +88,23 @@ def write_restoration_page(
         columns: names of the figures.
         methods: name, figures and what is to know about each, ours first.
         pictures: in any order; shown worst first.
+        heading: of the table.
+        order: one sentence: what worst is.
+        of: what the rows of the table are.
+        key: words and colour (red, green, blue) each, for the colours in the pictures.
 
     Raises:
         OSError: if the page cannot be written.
     """
     write_page(
         path,
-        "restoration.html",
+        "pictures.html",
         title=title,
         columns=tuple(columns),
         methods=tuple(methods),
         pictures=sorted(pictures, key=lambda picture: picture.rank),
+        heading=heading,
+        order=order,
+        of=of,
+        key=[(words, "#{:02x}{:02x}{:02x}".format(*colour)) for words, colour in key],
     )
