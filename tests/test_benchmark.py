@@ -202,7 +202,9 @@ def test_membranes_are_scored_as_predict_on_just_these_planes(task_of, labelled,
     assert page.index(f"1. {worst}") < page.index("2. a-volume[")
     assert f"{mean['v_rand']:.4f}" in page
     pictures = {path.name: np.asarray(Image.open(path)) for path in out.glob("*.png")}
-    assert set(pictures) == {f"0000{i}-{name}.png" for i in (1, 2) for name in ("input", "label", "output", "differences")}
+    assert set(pictures) == {
+        f"0000{i}-{name}.png" for i in (1, 2) for name in ("input", "label", "output", "differences")
+    }
     assert (pictures["00002-label.png"] == np.where(em_labels[2] > 0, 255, 0)).all()
     assert (pictures["00002-output.png"] == np.rint(found[1] * 255)).all()
     is_wrong = (pictures["00002-differences.png"] != pictures["00002-differences.png"][..., :1]).any(-1)

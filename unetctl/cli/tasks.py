@@ -18,6 +18,7 @@ def tasks(name: Name = None, json: o.Json = False) -> None:
     """
     with session(o.talk_of(json, "text", False, False), is_long=False) as current:
         from unetctl.recipe import describe, load_recipe, shipped_recipes, shipped_weights
+        from unetctl.recipe.overview import train_command
 
         console = current.console
         if name is not None:
@@ -46,7 +47,7 @@ def tasks(name: Name = None, json: o.Json = False) -> None:
             size = (
                 f"{figure(weights.stat().st_size / 1e6)} MB, shipped"
                 if weights
-                else f"none shipped; unetctl train --data FOLDER --task {task}"
+                else f"none shipped; {train_command(recipe)}"
             )
             for line in [*([""] if i else []), lines[0], *(f"  {line}" for line in [*lines[1:], f"weights: {size}"])]:
                 console.data(line)

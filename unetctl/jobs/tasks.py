@@ -10,6 +10,7 @@ from unetctl.networks.build import fitted, refuse_unfit, spec_from_dict
 from unetctl.networks.network import Network
 from unetctl.networks.weights import WeightsHeader, load_weights, read_header
 from unetctl.recipe.load import load_recipe, recipe_from_dict
+from unetctl.recipe.overview import train_command
 from unetctl.recipe.schema import Recipe
 from unetctl.recipe.shipped import shipped_recipes, shipped_weights
 
@@ -54,7 +55,7 @@ def find_weights(task: str) -> Path:
         shipped = shipped_weights(task)
         if shipped is None:
             raise WeightsError(
-                f"the task {task} ships without weights", "", f"train it: unetctl train --data FOLDER --task {task}"
+                f"the task {task} ships without weights", "", f"train it: {train_command(load_recipe(task))}"
             )
         return shipped
     if path.is_dir():

@@ -15,6 +15,12 @@ def describe(recipe: Recipe) -> list[str]:
     return [*lines, f"in: {_input(recipe)}", f"out: {_output(recipe)}", f"network: {_network(recipe)}"]
 
 
+def train_command(recipe: Recipe) -> str:
+    """How a shipped task is trained."""
+    data = "FOLDER" if recipe.compose.kind == "none" else "PICTURE"
+    return f"unetctl train --data {data} --task {recipe.task.name}"
+
+
 def _input(recipe: Recipe) -> str:
     given = recipe.input
     words = [_count(given.channels, "channel"), "a stack" if given.stack else "single pages"]

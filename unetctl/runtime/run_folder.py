@@ -95,6 +95,7 @@ class RunFolder:
             raise InputError(
                 f"{self.output} has no run folder {self.path.name} with a plan",
                 "an output that unetctl predict has begun",
+                "pages and folders of pages need no stitching: they are whole as soon as they are there",
             ) from error
         return RunPlan.from_json(text)
 
