@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from unetctl.errors import InputError
+from unetctl.objects.rule import LabelRule, label_array
 from unetctl.training.object_targets import BACKGROUND, BORDER, INTERIOR, interior_and_border, object_target
 from unetctl.training.warp import Warp, apply_warp
 from unetctl.training.weightmap import border_weights
@@ -43,6 +44,39 @@ def test_classes_follow_the_distance_to_other_objects(seed: int, border_px: int)
                 assert ((classes == BORDER) & own == near & own).all()
         else:
             assert (classes[own] == INTERIOR).all()
+
+
+@given(st.integers(0, 10_000), st.sampled_from([0.2, 0.3, 0.5, 0.9]))
+@settings(max_examples=25, deadline=None)
+def test_a_rim_is_a_share_of_each_objects_depth(seed: int, rim: float) -> None:
+    ids = blobs(seed)
+    plain, classes = interior_and_border(ids, 1), interior_and_border(ids, 1, rim)
+    assert ((classes == BACKGROUND) == (ids == 0)).all()
+    for number in np.unique(ids[ids > 0]):
+        own = ids == number
+        assert (classes[own] == INTERIOR).any()
+        beyond = np.pad(own, 60, mode="edge")  # the plane's edge is no edge of an object
+        if beyond.all() or not (own & (plain == INTERIOR)).any():
+            continue
+        depth = ndimage.distance_transform_edt(beyond)[60:-60, 60:-60] * own
+        wanted = (plain == INTERIOR) & own & (depth > rim * depth.max())
+        if wanted.any() and not own[[0, -1]].any() and not own[:, [0, -1]].any():
+            assert ((classes == INTERIOR) & own == wanted).all()
+
+
+def test_blurred_answers_are_told_apart_by_their_middles() -> None:
+    y, x = np.mgrid[:60, :80]
+    ids = np.zeros((60, 80), np.int32)
+    for number, centre in enumerate((22, 39, 56), 1):  # discs that touch
+        ids[np.hypot(y - 30, x - centre) <= 9] = number
+    rule = LabelRule(128, 128, 16, 4, 16, 0, False)
+    found = []
+    for rim in (0.0, 0.3):
+        classes = interior_and_border(ids, 1, rim)
+        answer = np.stack([classes == k for k in range(3)]).astype(np.float32)
+        blurred = ndimage.gaussian_filter(answer, (0, 2.5, 2.5))
+        found.append(len(np.unique(label_array(np.rint(blurred * 255).astype(np.uint8), rule))) - 1)
+    assert found == [1, 3]
 
 
 @given(st.integers(0, 10_000))

@@ -63,6 +63,7 @@ def test_shipped_recipes_answer_objects(name: str) -> None:
         ({"labels": {"ignore": 0}}, "0 is the background"),
         ({"labels": {"kind": "classes"}}, r'output\] keep|\[output\].*"labels" with kind = "classes"'),
         ({"labels": {"kind": "classes", "border_px": 3}, "output": {"keep": "classes"}}, "leave it out otherwise"),
+        ({"labels": {"kind": "classes", "rim": 0.3}, "output": {"keep": "classes"}}, "rim: 0.3"),
         (
             {"labels": {"kind": "classes"}, "output": {"keep": "classes"}, "train": {"select": "ap50"}},
             "for this figure",

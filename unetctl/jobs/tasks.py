@@ -55,7 +55,10 @@ def find_weights(task: str) -> Path:
         shipped = shipped_weights(task)
         if shipped is None:
             raise WeightsError(
-                f"the task {task} ships without weights", "", f"train it: {train_command(load_recipe(task))}"
+                f"the task {task} ships without weights",
+                "",
+                f"train it: {train_command(load_recipe(task))}"
+                + (f"; for what lies here under that name, say ./{task}" if path.exists() else ""),
             )
         return shipped
     if path.is_dir():

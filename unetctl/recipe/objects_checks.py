@@ -17,14 +17,14 @@ _EXAMPLE = 'classes = ["background", "interior", "border"]'
 def _objects_kind(r: "Recipe") -> Iterator[Problem]:
     labels, num = r.labels, len(r.output.classes)
     if labels.kind != "objects":
-        if labels.border_px is not None:
-            expected = 'kind = "objects"'
-            yield Problem(
-                "labels.border_px",
-                f'{labels.border_px} with kind = "{labels.kind}"',
-                expected,
-                "leave it out otherwise",
-            )
+        for name, given in (("border_px", labels.border_px), ("rim", labels.rim or None)):
+            if given is not None:
+                yield Problem(
+                    f"labels.{name}",
+                    f'{given} with kind = "{labels.kind}"',
+                    'kind = "objects"',
+                    "leave it out otherwise",
+                )
         return
     if num != NUM_OBJECT_CLASSES:
         yield Problem("labels.kind", f'"objects" with {num} classes in [output]', "three of them, in order", _EXAMPLE)

@@ -37,6 +37,13 @@ class Labels(Section):
         le=64,
         description="of kind objects: pixels of an object as near as this to another one are its border; absent: 2",
     )
+    rim: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="of kind objects: so much of an object's greatest depth is border all around it, a share; its middle is "
+        "the interior",
+    )
     values: Annotated[tuple[Annotated[int, Field(ge=0)], ...], AS_LIST] = Field(
         default=(),
         description="pixel values in order of the classes; binary: background values, the foreground last; "

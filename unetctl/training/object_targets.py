@@ -1,11 +1,13 @@
 """Class targets of labelled objects: background, interior and border, from the ids of a whole plane.
 
-    object_target(values (y, x), ignored, where, border_px) -> ObjectTarget(classes, ids, note)
-    interior_and_border(ids (y, x), border_px) -> (y, x) uint8: 0, 1, 2
+    object_target(values (y, x), ignored, where, border_px, rim) -> ObjectTarget(classes, ids, note)
+    interior_and_border(ids (y, x), border_px, rim) -> (y, x) uint8: 0, 1, 2
 
 The border of an object are its pixels within `border_px` of another object, so that the interiors of objects that touch
-lie at least that far apart on either side and their connected pieces tell the objects apart; objects that stand alone are
-interior up to their rim. Interior and border together are all pixels of all objects.
+lie at least that far apart on either side and their connected pieces tell the objects apart. With a rim, the outer part of
+every object is border as well: of its greatest depth that share. A network then learns the rim at every object, not only
+at those few that touch, and what is left in the middle of two lies farther apart the larger they are. Without, objects that
+stand alone are interior up to their edge. Interior and border together are all pixels of all objects.
 
 The classes are derived once, from the ids of the whole plane, and then cut and warped like any other classes. The other
 order, warping ids and deriving afterwards, would measure distances to objects that a crop has cut away, would cost a
@@ -46,7 +48,11 @@ class ObjectTarget:
 
 
 def object_target(
-    values: npt.NDArray[Any], ignored: npt.NDArray[np.bool_], where: str, border_px: int | None = None
+    values: npt.NDArray[Any],
+    ignored: npt.NDArray[np.bool_],
+    where: str,
+    border_px: int | None = None,
+    rim: float = 0.0,
 ) -> ObjectTarget:
     """Classes and ids of one plane of labels.
 
@@ -55,7 +61,7 @@ def object_target(
             the labels are a mask: its connected pieces are the objects, and the note says so.
         ignored: (y, x) True where the labels say nothing: background here.
         where: names the labels in messages.
-        border_px: see `interior_and_border`; None: 2.
+        border_px, rim: see `interior_and_border`; None: 2.
 
     Raises:
         InputError: if a number is negative.
@@ -76,28 +82,45 @@ def object_target(
         if num > 1:
             ids = pieces.astype(np.int32)
             note = f"{where} holds one number in {num} pieces: each connected piece is taken as an object"
-    return ObjectTarget(interior_and_border(ids, DEFAULT_BORDER_PX if border_px is None else border_px), ids, note)
+    classes = interior_and_border(ids, DEFAULT_BORDER_PX if border_px is None else border_px, rim)
+    return ObjectTarget(classes, ids, note)
 
 
-def interior_and_border(ids: npt.NDArray[np.integer[Any]], border_px: int) -> npt.NDArray[np.uint8]:
+def interior_and_border(ids: npt.NDArray[np.integer[Any]], border_px: int, rim: float = 0.0) -> npt.NDArray[np.uint8]:
     """Classes of a plane of objects, see the top of this file.
 
     Args:
         ids: (y, x), 0 background.
         border_px: pixels of an object whose centres are so near to another object's are border. An object that would be
             border all over keeps its pixels farthest from the others as interior: every object has one.
+        rim: 0 to less than 1. Pixels no deeper in their object than this share of its greatest depth are border, too.
 
     Returns:
         (y, x) uint8: 0, 1, 2.
     """
     _, other = two_nearest(ids, float(border_px))
     is_object = ids != 0
-    is_border = is_object & (other <= border_px)
+    is_border = is_object & ((other <= border_px) | (_is_rim(ids, rim) if rim else False))
     classes = np.where(is_border, BORDER, np.where(is_object, INTERIOR, BACKGROUND)).astype(np.uint8)
     all_ids = np.unique(ids[is_object])
     without = np.setdiff1d(all_ids, np.unique(ids[classes == INTERIOR]), assume_unique=True)
-    if without.size:  # finite everywhere in them: they lie within border_px of another object
+    if without.size:  # their depths lie within border_px of another object
         farthest = ndimage.maximum(other, ids, without)
         for number, distance in zip(without, np.atleast_1d(farthest), strict=True):
             classes[(ids == number) & (other >= distance)] = INTERIOR
     return classes
+
+
+def _is_rim(ids: npt.NDArray[np.integer[Any]], rim: float) -> npt.NDArray[np.bool_]:
+    """Pixels no deeper in their object than a share of its greatest depth; the plane's edge is no edge of an object."""
+    is_rim = np.zeros(ids.shape, bool)
+    for number, place in enumerate(ndimage.find_objects(ids), 1):
+        if place is None:
+            continue
+        around = tuple(slice(max(0, s.start - 1), s.stop + 1) for s in place)
+        own = ids[around] == number
+        if own.all():  # nothing else is there
+            continue
+        depth = ndimage.distance_transform_edt(own)
+        is_rim[around] |= own & (depth <= rim * depth.max())
+    return is_rim

@@ -93,7 +93,7 @@ def read_target(labels: Source, pair: Pair, i_plane: int, recipe: Recipe) -> Tar
         return Target(sides.is_high[None].astype(np.uint8), note=sides.note)
     ignored = np.zeros(values.shape, bool) if known.ignore is None else values == known.ignore
     if known.kind == "objects":
-        found = object_target(values[0], ignored[0], str(pair.labels), known.border_px)
+        found = object_target(values[0], ignored[0], str(pair.labels), known.border_px, known.rim)
         weights = np.where(ignored, 0.0, 1.0).astype(np.float32) if ignored.any() else None
         return Target(found.classes[None], weights, note=found.note, objects=found.ids)
     target = _classes(values, ignored, pair, recipe)
