@@ -19,7 +19,12 @@ class Damage(Section):
     """Overlays put on clean pictures in training: the network learns to find them and to undo them."""
 
     overlays: Annotated[tuple[int, int], AS_LIST] = Field(
-        default=(1, 4), description="overlays on a crop or picture, [fewest, most]"
+        default=(1, 4), description="overlays on a picture, [fewest, most]"
+    )
+    picture: Annotated[tuple[int, int], AS_LIST] | None = Field(
+        default=None,
+        description="(y, x) of the pictures that the overlays are counted for: a crop is a window of one; absent: a crop "
+        "counts as a picture",
     )
     size_px: Annotated[tuple[int, int], AS_LIST] = Field(
         default=(16, 128), description="side of squares, diameter of round ones, [smallest, largest] px"
@@ -47,6 +52,8 @@ class Damage(Section):
 
 def _damage_ranges(r: "Recipe") -> Iterator[Problem]:
     damage = r.damage
+    if damage.picture is not None and min(damage.picture) < 1:
+        yield Problem("damage.picture", toml_value(list(damage.picture)), "two whole numbers from 1 up, y first")
     for key, least, what in (("overlays", 0, "whole numbers from 0 up"), ("size_px", 1, "whole numbers from 1 up")):
         low, high = getattr(damage, key)
         if low < least or low > high:

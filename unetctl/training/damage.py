@@ -2,13 +2,14 @@
 
     DamageOptions(overlays, size_px, shapes, opaque_share, alpha, colours, clean_share); DamageOptions.of(recipe)
     draw_overlays(rng, size, options, inside=False) -> overlays of one picture
+    draw_for_crop(rng, size, options) -> those of a picture that reach into a crop of it
     damaged(pixels (N, C, Y, X), overlays) -> (pixels, mask (N, 1, Y, X), opaque (N, 1, Y, X))
 
 What is drawn follows from the generators alone, one a picture: neither the batch nor the device has a say.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -56,6 +57,7 @@ class DamageOptions:
     alpha: tuple[float, float] = (0.3, 0.9)
     colours: tuple[str, ...] = ()
     clean_share: float = 0.0
+    picture: tuple[int, int] | None = None
 
     @classmethod
     def of(cls, damage: Damage) -> "DamageOptions":
@@ -78,6 +80,23 @@ def draw_overlays(
         return ()
     num = int(rng.integers(options.overlays[0], options.overlays[1] + 1))
     return tuple(_drawn(rng, size, options, inside) for _ in range(num))
+
+
+def draw_for_crop(rng: np.random.Generator, size: tuple[int, int], options: DamageOptions) -> tuple[Overlay, ...]:
+    """Overlays for a crop: those of a picture of `options.picture` pixels that reach into a window of it.
+
+    So a crop is damaged as often and as much as any part of a whole picture is. Where no size of pictures is given, or
+    the crop is larger, the crop counts as the picture.
+
+    Args:
+        rng: the crop's own.
+        size: (y, x) pixels of the crop.
+        options: what may lie on a picture.
+    """
+    whole = [max(n, p) for n, p in zip(size, options.picture or size, strict=True)]
+    before = [(w - n) // 2 for w, n in zip(whole, size, strict=True)]
+    drawn = draw_overlays(rng, (whole[0], whole[1]), options)
+    return tuple(replace(one, y=one.y - before[0], x=one.x - before[1]) for one in drawn)
 
 
 def _drawn(rng: np.random.Generator, size: tuple[int, int], options: DamageOptions, inside: bool) -> Overlay:

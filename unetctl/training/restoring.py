@@ -27,7 +27,7 @@ from unetctl.runtime.loop import tile_frame
 from unetctl.runtime.planning import MAX_CORE
 from unetctl.training.augment import AugmentOptions
 from unetctl.training.crops import Crops, Plane
-from unetctl.training.damage import DamageOptions, damaged, draw_overlays
+from unetctl.training.damage import DamageOptions, damaged, draw_for_crop, draw_overlays
 from unetctl.training.sampler import Sampler
 from unetctl.training.validation import Validated, probability_of
 
@@ -61,7 +61,7 @@ class RestoringSampler(Sampler):
         else:
             clean = pixels.clamp(0, 1)
             size = (clean.shape[-2], clean.shape[-1])
-            broken, found, _ = damaged(clean, [draw_overlays(rng, size, self.damage) for rng in drawn.rngs])
+            broken, found, _ = damaged(clean, [draw_for_crop(rng, size, self.damage) for rng in drawn.rngs])
             mask = _middle(found, core)
         return broken, torch.cat((mask.float(), _middle(clean, core)), 1), weights
 
