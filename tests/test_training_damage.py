@@ -1,5 +1,7 @@
 """Damage that is made up: nothing changes outside it, nothing shines through what is opaque, and seeds say it all."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from unetctl.networks.network import Answer
 from unetctl.training.augment import AugmentOptions
 from unetctl.training.crops import Plane, PlaneSet
-from unetctl.training.damage import DamageOptions, Overlay, covered, damaged, draw_overlays
+from unetctl.training.damage import DamageOptions, Overlay, covered, damaged, draw_for_crop, draw_overlays
 from unetctl.training.loss_restoration import RestorationLoss
 from unetctl.training.restoring import RestoringSampler, exact_augment
 
@@ -171,3 +173,24 @@ def test_the_loss_counts_damage_and_the_rest_apart():
         RestorationLoss().of_answers([Answer(sure)], target)
     with pytest.raises(ValueError, match="target of 2 channels"):
         RestorationLoss().of_answers([Answer(sure, None, clean)], target[:, :2])
+
+
+def test_crops_are_damaged_as_often_as_whole_pictures():
+    options = DamageOptions(overlays=(1, 4), size_px=(4, 30), picture=(90, 120))
+    pixels = torch.zeros(1, 1, 90, 120)
+    whole, crops = [], []
+    for seed in range(400):
+        overlays = draw_overlays(np.random.default_rng(seed), (90, 120), options)
+        whole.append(float(damaged(pixels, [overlays])[1].float().mean()))
+        in_crop = draw_for_crop(np.random.default_rng(seed), (40, 40), options)
+        window = damaged(pixels[..., :40, :40], [in_crop])[1]
+        # the very overlays of the whole picture, seen through its middle
+        assert torch.equal(window, damaged(pixels, [overlays])[1][..., 25:65, 40:80])
+        crops.append(float(window.float().mean()))
+    assert np.mean(crops) == pytest.approx(np.mean(whole), rel=0.25)
+    alone = replace(options, picture=None)
+    for size in ((40, 40), (90, 120)):
+        drawn = draw_for_crop(np.random.default_rng(5), size, alone)
+        assert drawn == draw_overlays(np.random.default_rng(5), size, alone)
+    large = draw_for_crop(np.random.default_rng(5), (200, 300), options)
+    assert large == draw_overlays(np.random.default_rng(5), (200, 300), options)
