@@ -150,3 +150,18 @@ def test_focus_draws_crops_where_there_is_foreground():
     assert PlaneSet([small], (64, 64), focus=1.0).sample((1,), 3).pixels.shape == (3, 1, 64, 64)
     with pytest.raises(ValueError, match="focus"):
         PlaneSet([small], (64, 64), focus=2.0)
+
+
+def test_focus_draws_objects_equally_often_large_or_small():
+    ids = np.zeros((200, 300), np.int32)
+    ids[10:110, 10:110], ids[150:154, 250:254], ids[190:192, 40:42] = 1, 2, 3
+    pixels = np.zeros((1, 200, 300), np.float32)
+    crowd = Plane("crowd", pixels, (ids[None] > 0).astype(np.uint8), objects=ids)
+    alone = Plane("alone", pixels, (ids[None] == 1).astype(np.uint8), objects=np.where(ids == 1, 1, 0).astype(np.int32))
+    empty = Plane("empty", pixels, np.zeros((1, 200, 300), np.uint8), objects=np.zeros((200, 300), np.int32))
+    crops = PlaneSet([crowd, alone, empty], (32, 32), focus=1.0)
+    places = [crops.place(np.random.default_rng([3, i])) for i in range(400)]
+    around = [(0, 60, 60), (0, 152, 252), (0, 191, 41), (1, 60, 60)]
+    for i_plane, y, x in around:
+        share = np.mean([i == i_plane and abs(a + 16 - y) <= 16 and abs(b + 16 - x) <= 16 for i, a, b in places])
+        assert 0.17 < share < 0.33, (i_plane, y, x)

@@ -106,7 +106,8 @@ class Train(Section):
         default=0.0,
         ge=0,
         le=1,
-        description="share of crops drawn where there is foreground, for pages with wide blank areas; 0: by area alone",
+        description="share of crops drawn where there is foreground, for pages with wide blank areas; of labels of kind "
+        "objects about an object, all equally often; 0: by area alone",
     )
     optimiser: Literal["sgd", "adam", "adamw"] = Field(default="adamw", description="sgd is the paper's")
     lr: float = Field(default=1e-3, gt=0, description="learning rate after the warm-up")

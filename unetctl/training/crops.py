@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 from unetctl.geometry.mirror import mirror_indices
@@ -113,7 +114,8 @@ class PlaneSet:
         overhang: share of the core, 0..0.5, that may lie outside.
         shares: one relative weight a plane beside its area; None: all 1.
         focus: share of crops, 0..1, whose core lies about a place with foreground (a target above 0), every such place
-            equally likely, faint or dense; where the plane ends the core is moved in.
+            equally likely, faint or dense, or about an object, all equally likely, large or small; where the plane ends the
+            core is moved in.
 
     Raises:
         ValueError: if the planes do not fit each other.
@@ -241,9 +243,15 @@ def _drawn(ends: npt.NDArray[np.float64], rng: np.random.Generator) -> int:
 
 
 def _foreground_places(planes: Sequence[Plane]) -> npt.NDArray[np.int64]:
-    """(n, 3): plane, y, x of the first pixel of every square cell that holds foreground."""
+    """(n, 3): plane, y, x of the first pixel of every square cell that holds foreground; of objects one about each middle."""
     found = []
     for i_plane, plane in enumerate(planes):
+        if plane.objects is not None:
+            numbers = np.unique(plane.objects[plane.objects > 0])
+            middles = np.array(ndimage.center_of_mass(plane.objects > 0, plane.objects, numbers)).reshape(-1, 2)
+            corners = np.rint(middles).astype(np.int64) - _CELL_PX // 2
+            found.append(np.concatenate([np.full((len(corners), 1), i_plane), corners], 1))
+            continue
         is_there = np.greater(plane.target, 0).any(0)
         for i_axis in range(2):
             starts = np.arange(0, is_there.shape[i_axis], _CELL_PX)
