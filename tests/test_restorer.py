@@ -338,6 +338,9 @@ def test_a_recipe_asks_for_a_restorer():
         ({"damage": {"alpha": [0.9, 0.3]}}, r"alpha: \[0.9, 0.3\]; .* did you mean \[0.3, 0.9\]\?"),
         ({"damage": {"shapes": ["circle"]}}, r"\[damage\] shapes"),
         ({"damage": {"colours": ["red"]}}, r"\[damage\] colours"),
+        ({"damage": {"picture": [0, 64]}}, r"\[damage\] picture: \[0, 64\]"),
+        ({"input": {"channels": 1}, "augment": {"hue_deg": 90}}, r"hue_deg: 90.* with input.channels = 1"),
+        ({"input": {"channels": 3}, "augment": {"saturation": [2, 1]}}, r"\[augment\] saturation: \[2"),
     ],
 )
 def test_what_does_not_go_together_is_told(sections, told):

@@ -11,6 +11,7 @@ from scipy import ndimage
 
 from unetctl.errors import UsageError
 from unetctl.training.augment import AugmentOptions, augment, margin_for, sample_rngs, without_neighbours
+from unetctl.training.greys import recolour
 from unetctl.training.warp import Warp, apply_warp, cubic_matrix, random_warp, sampling_grid
 
 lenient = settings(deadline=None, max_examples=40)
@@ -365,3 +366,35 @@ def test_some_samples_lose_their_neighbouring_planes():
         rngs = [np.random.default_rng(i) for i in range(40)]
         assert torch.equal(without_neighbours(before.clone(), rngs, context, share), before)
         assert [rng.random() for rng in rngs] != drawn
+
+
+@lenient
+@given(st.integers(0, 10**6), st.floats(0, 3), st.floats(-180, 180))
+def test_colours_turn_about_the_grey_axis(seed, factor, turn_deg):
+    image = torch.rand(3, 5, 7, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    found = image.clone()
+    recolour(found, factor, turn_deg)
+    mean = image.mean(0)
+    torch.testing.assert_close(found.mean(0), mean, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close((found - mean).norm(dim=0), factor * (image - mean).norm(dim=0), rtol=1e-5, atol=1e-6)
+    back = found.clone()
+    recolour(back, 1 / factor if factor > 0.1 else 1.0, -turn_deg)
+    if factor > 0.1:
+        torch.testing.assert_close(back, image, rtol=1e-4, atol=1e-5)
+
+
+def test_a_third_of_a_turn_exchanges_the_colours():
+    image = torch.rand(3, 4, 4)
+    turned = image.clone()
+    recolour(turned, 1.0, 120)
+    torch.testing.assert_close(turned, image.roll(1, 0), rtol=1e-5, atol=1e-6)
+
+
+def test_colours_vary_only_where_there_are_three_channels():
+    options = AugmentOptions(saturation=(0.0, 3.0), hue_deg=180)
+    for num in (1, 2, 3, 6):
+        pixels, target = torch.rand(4, num, 16, 16), torch.zeros(4, 1, 16, 16)
+        varied = augment(pixels.clone(), target, None, sample_rngs((1,), 4), options)[0]
+        assert torch.equal(varied, pixels) == (num != 3)
+    with pytest.raises(UsageError, match="saturation"):
+        AugmentOptions(saturation=(2.0, 1.0))

@@ -80,6 +80,19 @@ def _luminance(r: "Recipe") -> Iterator[Problem]:
         )
 
 
+def _colours(r: "Recipe") -> Iterator[Problem]:
+    a = r.augment
+    for name, given in (("saturation", a.saturation != (1.0, 1.0)), ("hue_deg", a.hue_deg > 0)):
+        if given and r.input.channels != 3:
+            value = toml_value(getattr(a, name))
+            yield Problem(
+                f"augment.{name}", f"{value} with input.channels = {r.input.channels}", "channels = 3, colours"
+            )
+    low, high = a.saturation
+    if not 0 <= low <= high:
+        yield Problem("augment.saturation", toml_value([low, high]), "two numbers from 0 up, the smaller one first")
+
+
 def _spacing(r: "Recipe") -> Iterator[Problem]:
     if r.network.dims == 3 and r.input.spacing_um is not None and len(r.input.spacing_um) != 3:
         yield Problem("input.spacing_um", toml_value(r.input.spacing_um), "[z, y, x] for a 3-D network")
@@ -236,6 +249,7 @@ CHECKS: tuple[Check, ...] = (
     _context,
     _context_3d,
     _luminance,
+    _colours,
     _spacing,
     _dpi,
     _percentiles,

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from unetctl.recipe.section import AS_LIST, Colour, Names, Positive, PositiveRange, Section, Size
+from unetctl.recipe.section import AS_LIST, Colour, Names, Positive, PositiveRange, Range, Section, Size
 
 #: What a validation may choose by; names of `unetctl.metrics`, and the loss.
 Figure = Literal[
@@ -220,6 +220,13 @@ class Augment(Section):
         default=0.0,
         ge=0,
         description="largest change of contrast: 0.25 is a factor of 0.8 (1 / 1.25) to 1.25",
+    )
+    saturation: Range = Field(
+        default=(1.0, 1.0),
+        description="colours (three channels): factor of their distance from grey, [smallest, largest]; 0 leaves grey",
+    )
+    hue_deg: float = Field(
+        default=0.0, ge=0, le=180, description="colours: largest turn of them, degrees; 120 makes red green"
     )
     gamma: PositiveRange = Field(
         default=(1.0, 1.0), description="bending of the grey scale, [smallest, largest] exponent"

@@ -41,6 +41,8 @@ class AugmentOptions:
             prediction) or "bilinear".
         brightness: greatest shift, both ways.
         contrast: greatest change about the sample's mean: a factor from 1 / (1 + contrast) to 1 + contrast.
+        saturation: of pictures with three channels, least and greatest factor of a colour's distance from grey.
+        hue_deg: of these, greatest turn of the colours about the grey axis, both ways, degrees.
         gamma: least and greatest exponent on the sample's own range of values; mean and spread are kept.
         noise_sigma: greatest standard deviation of added normal noise.
         blur_sigma_px: greatest standard deviation of a Gaussian blur.
@@ -66,6 +68,8 @@ class AugmentOptions:
     interpolation: Mode = "bicubic"
     brightness: float = 0.0
     contrast: float = 0.0
+    saturation: tuple[float, float] = (1.0, 1.0)
+    hue_deg: float = 0.0
     gamma: tuple[float, float] = (1.0, 1.0)
     noise_sigma: float = 0.0
     blur_sigma_px: float = 0.0
@@ -96,10 +100,13 @@ class AugmentOptions:
             low, high = getattr(self, name)
             if not 0 < low <= high:
                 raise UsageError(f"augment.{name} is [{low}, {high}]", "two positive numbers, the smaller one first")
+        low, high = self.saturation
+        if not 0 <= low <= high < math.inf:
+            raise UsageError(f"augment.saturation is [{low}, {high}]", "two numbers from 0 up, the smaller one first")
         for name in (n for n in vars(self) if n.endswith("_prob")):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"augment.{name} is {getattr(self, name)}", "a share from 0 to 1")
-        for name in ("elastic_sigma_px", "brightness", "contrast", "noise_sigma", "blur_sigma_px", "shade"):
+        for name in ("elastic_sigma_px", "brightness", "contrast", "noise_sigma", "blur_sigma_px", "shade", "hue_deg"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UsageError(f"augment.{name} is {getattr(self, name)}", "a number of at least 0")
         if self.elastic_grid < 2:

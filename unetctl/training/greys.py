@@ -1,5 +1,6 @@
 """The grey-value half of augmentation: what differs between cameras, stains and laboratories.
 
+recolour(image (3, Y, X), factor, turn_deg)   writes into image
 vary_greys(image (C, Y, X), rng, options)     writes into image
 blur(image (C, Y, X), sigma_px)               too
 """
@@ -17,16 +18,18 @@ from unetctl.training.warp import smooth_field
 if TYPE_CHECKING:
     from unetctl.training.augment import AugmentOptions
 
+_NUM_COLOURS = 3
+
 
 def vary_greys(image: Tensor, rng: np.random.Generator, options: "AugmentOptions") -> None:
     """Vary the grey values of one sample, in place.
 
-    Order: inversion, gamma, contrast and brightness, shade, artefacts, then blur and noise in either order
+    Order: colours, inversion, gamma, contrast and brightness, shade, artefacts, then blur and noise in either order
     (noise that is blurred after is the grain of a resampled or denoised stack; noise on top is that of the
     detector).
 
     Args:
-        image: (C, Y, X) float32, normalised; the channels vary together.
+        image: (C, Y, X) float32, normalised; the channels vary together. Three are taken for red, green and blue.
         rng: the sample's own generator.
         options: see `AugmentOptions`.
     """
@@ -34,6 +37,8 @@ def vary_greys(image: Tensor, rng: np.random.Generator, options: "AugmentOptions
     def drawn() -> bool:
         return bool(rng.random() < options.grey_prob)
 
+    if (options.saturation != (1.0, 1.0) or options.hue_deg) and image.shape[0] == _NUM_COLOURS:
+        recolour(image, rng.uniform(*options.saturation), rng.uniform(-options.hue_deg, options.hue_deg))
     if options.invert_prob and rng.random() < options.invert_prob:
         mean = image.mean(dim=(-2, -1), keepdim=True)
         image.neg_().add_(2 * mean)
@@ -58,6 +63,22 @@ def vary_greys(image: Tensor, rng: np.random.Generator, options: "AugmentOptions
         blur(image, blur_sigma_px)
     if noise_sigma and not noise_first:
         _add_noise(image, noise_sigma, rng)
+
+
+def recolour(image: Tensor, factor: float, turn_deg: float) -> None:
+    """Strengthen or weaken the colours of a picture and turn them, in place; the mean of the three channels stays.
+
+    Args:
+        image: (3, Y, X) float, red, green and blue.
+        factor: of every colour's distance from grey; 0 leaves grey.
+        turn_deg: angle about the grey axis; 120 makes red green, green blue, and blue red.
+    """
+    cos, sin = math.cos(math.radians(turn_deg)), math.sin(math.radians(turn_deg))
+    # Rodrigues' formula for the axis (1, 1, 1) / sqrt(3), on colours without their grey: the axis' own part is 0
+    across = torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / math.sqrt(3)
+    turn = (cos * torch.eye(3) + sin * across).to(image) * factor
+    grey = image.mean(0, keepdim=True)
+    image.copy_(grey + torch.tensordot(turn, image - grey, 1))
 
 
 def _gamma(image: Tensor, exponent: float) -> None:
