@@ -144,8 +144,8 @@ def test_pairs_stand_in_natural_order(tmp_path):
     [
         ((), "no pictures"),
         (("readme.txt",), "no pictures"),
-        (("a.png", "b.tif"), "2 pictures and 0 label files"),
-        (("images/a.png", "gt/b.png"), "1 picture and 1 label file"),
+        (("a.png", "b.tif"), "2 pictures (a.png ...) and 0 label files"),
+        (("images/a.png", "gt/b.png"), "1 picture (images/a.png) and 1 label file (gt/b.png)"),
     ],
 )
 def test_a_folder_without_pairs_is_refused_with_the_layouts(tmp_path, names, seen):

@@ -95,7 +95,9 @@ def fingerprint(pairs: Sequence[Pair]) -> Fingerprint:
         has_colour=any(look.has_colour for look in looks),
         num_planes=max(look.num_planes for look in looks),
         is_same_size=2 * len(fitting) >= len(looks),
-        is_swapped=kind in ("grey picture", "colour picture") and all(look.is_mask for look in fitting),
+        is_swapped=bool(fitting)
+        and kind in ("grey picture", "colour picture")
+        and all(look.is_mask for look in fitting),
         label_kind=kind,
         largest_label=max(look.largest_label for look in looks),
         dark_share=median(look.dark_share or 0.0 for look in judged) if judged else 0.0,
