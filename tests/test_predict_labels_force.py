@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -61,13 +62,13 @@ AFTER = {
 @pytest.mark.parametrize("name", [TIFF, ZARR])
 @pytest.mark.parametrize("what", ["kill", "full"])
 def test_an_accident_while_labelling(
-    here: Path, make: Make, undisturbed: dict[str, Content], name: str, what: str
+    here: Path, make: Make, undisturbed: dict[str, Content], name: str, what: Literal["kill", "full"]
 ) -> None:
     command = make(here, name)
     for where, step in [*LABELLING, *AFTER[name], ("finished.json", "os.rename")]:
         if what == "full" and step == "os.rename":
             continue  # renaming takes no space
-        result = run(here, *command, accident=Accident(what, where, step))  # type: ignore[arg-type]
+        result = run(here, *command, accident=Accident(what, where, step))
         assert result.code == (-9 if what == "kill" else 6), (where, step, result)
         assert "Traceback" not in result.err
         if what == "full":
