@@ -27,7 +27,8 @@ from unetctl.metrics.restoration import Errors, RestorationScores, score_restora
 from unetctl.networks.build import for_inference
 from unetctl.networks.network import Network
 from unetctl.recipe.schema import Recipe
-from unetctl.reports.scored_page import PictureFile, ScoredPicture, save_pictures, write_scored_page
+from unetctl.reports.pictures import PictureFile
+from unetctl.reports.scored_page import ScoredPicture, save_pictures, write_scored_page
 from unetctl.runtime.device import PRECISIONS, apply_compute, resolve
 from unetctl.runtime.events import Listener, StageEnded, StageProgress, StageStarted
 from unetctl.runtime.numerics import Scaling, repaired, restored

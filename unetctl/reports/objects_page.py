@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from unetctl.reports.page import write_page
-from unetctl.reports.pictures import Picture, reduced, reduction, require_picture, save_png, to_grey
+from unetctl.reports.pictures import Picture, PictureFile, require_picture, save_picture, to_grey
 
 MAX_SIDE_PX = 1200
 """Longer side of a picture."""
@@ -31,24 +30,13 @@ class ObjectMethod:
 
 
 @dataclass(frozen=True)
-class ObjectFile:
-    """A picture file: its caption, its name beside the page, its size in pixels and in words."""
-
-    caption: str
-    file: str
-    width: int
-    height: int
-    size: str
-
-
-@dataclass(frozen=True)
 class ObjectPicture:
     """A scored picture; pictures are shown from the least `rank` upwards."""
 
     name: str
     rank: float
     methods: tuple[ObjectMethod, ...]
-    files: tuple[ObjectFile, ...]
+    files: tuple[PictureFile, ...]
 
 
 def coloured_objects(ids: NDArray[np.integer[Any]], ground: Picture) -> Picture:
@@ -78,7 +66,7 @@ def save_object_pictures(
     picture: Picture,
     truth: NDArray[np.integer[Any]],
     found: NDArray[np.integer[Any]],
-) -> tuple[ObjectFile, ...]:
+) -> tuple[PictureFile, ...]:
     """Writes the pictures of one scored picture.
 
     Args:
@@ -95,19 +83,14 @@ def save_object_pictures(
     for ids in (truth, found):
         if ids.shape != picture.shape[:2]:
             raise ValueError(f"objects of {ids.shape}; expected {picture.shape[:2]}")
-    factor = reduction(truth.shape, MAX_SIDE_PX)
-    size = f"{truth.shape[0]} x {truth.shape[1]}" + f", 1:{factor}" * (factor > 1)
-    shown = []
-    for caption, pixels, words in (
-        ("input", picture, size),
-        ("label", coloured_objects(truth, picture), f"{len(np.unique(truth[truth > 0]))} objects"),
-        ("output", coloured_objects(found, picture), f"{len(np.unique(found[found > 0]))} objects"),
-    ):
-        image = Image.fromarray(reduced(pixels, MAX_SIDE_PX))
-        name = f"{number:05d}-{caption}.png"
-        save_png(image, folder / name)
-        shown.append(ObjectFile(caption, name, image.width, image.height, words))
-    return tuple(shown)
+    return tuple(
+        save_picture(folder, number, caption, pixels, MAX_SIDE_PX, words)
+        for caption, pixels, words in (
+            ("input", picture, ""),
+            ("label", coloured_objects(truth, picture), f"{len(np.unique(truth[truth > 0]))} objects"),
+            ("output", coloured_objects(found, picture), f"{len(np.unique(found[found > 0]))} objects"),
+        )
+    )
 
 
 def write_objects_page(

@@ -37,6 +37,43 @@ class Difference:
     is_binary: bool
 
 
+@dataclass(frozen=True)
+class PictureFile:
+    """A picture file: its caption, its name beside the page, its size in pixels and in words."""
+
+    caption: str
+    file: str
+    width: int
+    height: int
+    size: str
+
+
+def save_picture(
+    folder: Path, number: int, caption: str, pixels: Picture, side_px: int, words: str = ""
+) -> PictureFile:
+    """Writes one picture of a scored one as ``NNNNN-caption.png``, its longer side reduced to at most `side_px`.
+
+    Args:
+        folder: exists.
+        number: from 1, first part of the name.
+        caption: second part of the name.
+        pixels: uint8 (y, x) or (y, x, 3).
+        side_px: greatest side, at least 1.
+        words: said of it; empty: its size, and by how much it is reduced.
+
+    Raises:
+        ValueError: if the picture has the wrong type.
+        OSError: if the file cannot be written.
+    """
+    require_picture(pixels, caption)
+    factor = reduction(pixels.shape[:2], side_px)
+    image = Image.fromarray(reduced(pixels, side_px))
+    name = f"{number:05d}-{caption.replace(' ', '-')}.png"
+    save_png(image, folder / name)
+    size = words or f"{pixels.shape[0]} x {pixels.shape[1]}" + f", 1:{factor}" * (factor > 1)
+    return PictureFile(caption, name, image.width, image.height, size)
+
+
 def save_png(image: Image.Image, path: Path) -> None:
     """Writes a picture through a temporary name, so nobody reads half of it.
 

@@ -7,24 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
 from unetctl.reports.page import write_page
-from unetctl.reports.pictures import Picture, reduced, reduction, require_picture, save_png
+from unetctl.reports.pictures import Picture, PictureFile, save_picture
 
 MAX_SIDE_PX = 1600
 """Longer side of a picture."""
-
-
-@dataclass(frozen=True)
-class PictureFile:
-    """A picture file: its caption, its name beside the page, its size in pixels and in words."""
-
-    caption: str
-    file: str
-    width: int
-    height: int
-    size: str
 
 
 @dataclass(frozen=True)
@@ -56,16 +43,7 @@ def save_pictures(folder: Path, number: int, pictures: Mapping[str, Picture]) ->
         ValueError: if a picture has the wrong type.
         OSError: if a file cannot be written.
     """
-    shown = []
-    for caption, pixels in pictures.items():
-        require_picture(pixels, caption)
-        factor = reduction((pixels.shape[0], pixels.shape[1]), MAX_SIDE_PX)
-        image = Image.fromarray(reduced(pixels, MAX_SIDE_PX))
-        name = f"{number:05d}-{caption.replace(' ', '-')}.png"
-        save_png(image, folder / name)
-        size = f"{pixels.shape[0]} x {pixels.shape[1]}" + f", 1:{factor}" * (factor > 1)
-        shown.append(PictureFile(caption, name, image.width, image.height, size))
-    return tuple(shown)
+    return tuple(save_picture(folder, number, caption, pixels, MAX_SIDE_PX) for caption, pixels in pictures.items())
 
 
 def write_scored_page(
