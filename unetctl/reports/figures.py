@@ -17,15 +17,21 @@ _TITLES = {
     "dice": "Dice",
     "f": "F-measure",
     "pseudo_f": "pseudo F-measure",
+    "ap50": "AP at 0.5",
+    "mean_ap": "mean AP",
+    "seg": "SEG",
+    "mean_precision": "mean precision",
     "psnr": "PSNR (dB)",
+    "psnr_inside": "PSNR inside the damage (dB)",
     "ssim": "SSIM",
     "drd": "DRD",
     "interior_f": "F of the interior",
     "lr": "learning rate",
     "threshold": "chosen threshold",
+    "seed_threshold": "chosen threshold of seeds",
 }
 _LOWER_IS_BETTER = ("loss", "error", "misclassified", "drd", "warping", "rmse", "mae", "mse")
-_NOT_JUDGED = ("threshold", "lr", "epoch", "step", "elapsed_s")
+_NOT_JUDGED = ("threshold", "seed_threshold", "lr", "epoch", "step", "elapsed_s")
 
 
 def title_of(name: str) -> str:
