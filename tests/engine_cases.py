@@ -85,6 +85,9 @@ def plain_restorer(network: Restorer, x: Tensor) -> tuple[Tensor, Tensor]:
         return x
 
     features, skips = network.stem(x), []
+    if network.first is not None:
+        differences = _plain_differences(x, (1,) * (2 * spec.dims), mode)
+        features = features + network.first.outer(functional.pad(differences, rim, mode=mode))
     for i, one in enumerate(network.contracting):
         features = level(one, features)
         if i < spec.depth:
@@ -94,6 +97,17 @@ def plain_restorer(network: Restorer, x: Tensor) -> tuple[Tensor, Tensor]:
     change = network.picture_head(decoded(network.picture_decoder, features, skips))
     logits = network.mask_head(decoded(network.mask_decoder, features, skips))
     return logits, x * (1 + change[:, :1]) + change[:, 1:]
+
+
+def _plain_differences(x: Tensor, rim: tuple[int, ...], mode: str) -> Tensor:
+    """By rolling the padded picture round, where the module cuts parts out."""
+    wide, axes = functional.pad(x, rim, mode=mode), range(2, x.ndim)
+    after, before = ([wide.roll(by, axis) for axis in axes] for by in (-1, 1))
+    others = [*after, sum(after + before) / (2 * len(after))]
+    steps = 255 * torch.cat([other - wide for other in others], 1)
+    for axis in axes:
+        steps = steps.narrow(axis, 1, x.shape[axis])
+    return torch.sign(steps) * torch.log(1 + steps.abs()) / 2
 
 
 def _plain_chain(chain: nn.Module, x: Tensor) -> Any:

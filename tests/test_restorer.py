@@ -37,10 +37,11 @@ def _one_thread():
     torch.set_num_threads(before)
 
 
-def restoring(case: Case, sub_blocks: int) -> Case:
+def restoring(case: Case, sub_blocks: int, differences: bool = False) -> Case:
     """The case with a restorer of such levels."""
     network = {k: v for k, v in case.network.items() if k != "convs_per_level"}
     network |= {"kind": "restorer", "sub_blocks": sub_blocks, "convolution": "same"}
+    network["differences"] = differences and network.get("kernel") != 1
     return replace(case, network=network, context_slices=1, num_classes=1, method="none")
 
 
@@ -59,22 +60,33 @@ def taught(spec: RestorerSpec, seed: int = 0) -> Restorer:
 
 
 @settings(max_examples=5, deadline=None)
-@given(case=cases(depths=(1, 3)), sub_blocks=st.integers(1, 3))
-@example(case=Case(NETWORK, "cyx", (33, 50), (16, 32), (2, 1), num_channels=3), sub_blocks=3)
-def test_tiled_is_the_network_on_the_whole_mirrored_image(case, sub_blocks):
-    assert_exact(restoring(case, sub_blocks))
+@given(case=cases(depths=(1, 3)), sub_blocks=st.integers(1, 3), differences=st.booleans())
+@example(case=Case(NETWORK, "cyx", (33, 50), (16, 32), (2, 1), num_channels=3), sub_blocks=3, differences=True)
+@example(
+    case=Case({**NETWORK, "kernel": 5}, "cyx", (33, 50), (16, 32), (2, 1), num_channels=3),
+    sub_blocks=1,
+    differences=True,
+)
+def test_tiled_is_the_network_on_the_whole_mirrored_image(case, sub_blocks, differences):
+    assert_exact(restoring(case, sub_blocks, differences))
 
 
 @settings(max_examples=5, deadline=None)
-@given(case=cases(depths=(1, 3), border="native"), sub_blocks=st.integers(1, 3))
-@example(case=Case({**NETWORK, "border": "native"}, "cyx", (49, 37), (8, 4), (2, 2), num_channels=3), sub_blocks=3)
-def test_tiled_is_the_network_with_its_own_padding_on_the_whole_image(case, sub_blocks):
-    assert_exact(restoring(case, sub_blocks))
+@given(case=cases(depths=(1, 3), border="native"), sub_blocks=st.integers(1, 3), differences=st.booleans())
+@example(
+    case=Case({**NETWORK, "border": "native"}, "cyx", (49, 37), (8, 4), (2, 2), num_channels=3),
+    sub_blocks=3,
+    differences=True,
+)
+def test_tiled_is_the_network_with_its_own_padding_on_the_whole_image(case, sub_blocks, differences):
+    assert_exact(restoring(case, sub_blocks, differences))
 
 
+@pytest.mark.parametrize("differences", [False, True])
 @pytest.mark.parametrize("border", ["mirror", "native"])
-def test_answers_are_what_a_textbook_computes(border):
-    case = restoring(Case({**NETWORK, "border": border}, "cyx", (24, 40), (8, 8), (1, 1), num_channels=3), 2)
+def test_answers_are_what_a_textbook_computes(border, differences):
+    values = {**NETWORK, "border": border}
+    case = restoring(Case(values, "cyx", (24, 40), (8, 8), (1, 1), num_channels=3), 2, differences)
     network = made_network(case).double()
     assert isinstance(network, Restorer)
     x = torch.rand(2, 3, 24, 40, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -91,10 +103,14 @@ def test_answers_are_what_a_textbook_computes(border):
 
 @settings(max_examples=4, deadline=None)
 @given(
-    network=networks((1, 3), 2, "mirror"), sub_blocks=st.integers(1, 2), axis=st.integers(0, 1), head=st.integers(0, 1)
+    network=networks((1, 3), 2, "mirror"),
+    sub_blocks=st.integers(1, 2),
+    axis=st.integers(0, 1),
+    head=st.integers(0, 1),
+    differences=st.booleans(),
 )
-def test_cores_depend_on_no_pixel_beyond_the_margin(network, sub_blocks, axis, head):
-    spec = restoring(Case(network, "yx", (1, 1), (1, 1), (1, 1)), sub_blocks).recipe.network_spec
+def test_cores_depend_on_no_pixel_beyond_the_margin(network, sub_blocks, axis, head, differences):
+    spec = restoring(Case(network, "yx", (1, 1), (1, 1), (1, 1)), sub_blocks, differences).recipe.network_spec
     assert isinstance(spec, RestorerSpec)
     module = taught(spec).eval()
     for parameter in module.parameters():
@@ -318,6 +334,32 @@ def test_a_recipe_asks_for_a_restorer():
     assert recipe_from_dict(made.to_dict(), "again") == made
     two, three = (recipe(network={**NETWORK, "sub_blocks": n}) for n in (2, 3))
     assert two.fingerprint() != three.fingerprint() == recipe().fingerprint()
+    seeing = recipe(network={**NETWORK, "differences": True})
+    assert seeing.network_spec == RestorerSpec(3, (2, 3, 4), border="mirror", down="max", differences=True)
+    assert "sees differences" in " ".join(describe(seeing))
+    assert seeing.fingerprint() != three.fingerprint()
+
+
+def test_what_lies_over_a_picture_shows_in_its_differences():
+    """Nothing under what is solid, and under what is translucent a constant step less: that is what they are for."""
+    picture = torch.rand(1, 1, 40, 40, generator=torch.Generator().manual_seed(0)) * 0.5 + 0.25
+    veiled = picture.clone()
+    veiled[..., 10:20, 10:20] = 0.4
+    veiled[..., 25:35, 25:35] = 0.5 + (picture[..., 25:35, 25:35] - 0.5) * 0.25
+    network = build_network(RestorerSpec(1, (2, 2), differences=True))
+    assert isinstance(network, Restorer)
+    assert network.first is not None
+    before, after = (network.first.differences(x)[0] for x in (picture, veiled))
+    assert before.shape == (3, 38, 38)
+    assert torch.equal(after[:, 10:18, 10:18], torch.zeros(3, 8, 8))
+    step = (before - after)[:, 25:33, 25:33] * before[:, 25:33, 25:33].sign()
+    assert step.median().item() == pytest.approx(0.5 * np.log(4), abs=0.1)
+    edge = torch.zeros(1, 1, 9, 9)
+    edge[..., 4:, :] = 1
+    signed = network.first.differences(edge)[0]
+    assert signed[0, 2, 3].item() == pytest.approx(0.5 * np.log(256))  # to the next row, just above the edge
+    assert not signed[1].any()
+    assert signed[2, 3, 3].item() == pytest.approx(-0.5 * np.log1p(255 / 4))  # to the mean of the neighbours
 
 
 @pytest.mark.parametrize(
@@ -327,6 +369,8 @@ def test_a_recipe_asks_for_a_restorer():
         ({"labels": {}}, r"\[labels\] kind: \"binary\" together with network.kind = \"restorer\""),
         ({"network": {}}, r"\[network\] kind: \"unet\" together with loss.kind = \"restoration\""),
         ({"network": {"sub_blocks": 2}}, r"\[network\] sub_blocks: 2 with kind = \"unet\""),
+        ({"network": {"differences": True}}, r"\[network\] differences: true with kind = \"unet\""),
+        ({"network": {**NETWORK, "differences": True, "kernel": 1}}, r"\[network\] kernel: 1 with differences = true"),
         ({"network": {**NETWORK, "convolution": "valid", "padding": "zero"}}, r"convolution: \"valid\" with kind"),
         ({"network": {**NETWORK, "convs_per_level": 3}}, "use sub_blocks"),
         ({"network": {**NETWORK, "dropout": 0.1}}, r"dropout: 0.1"),

@@ -14,6 +14,9 @@ from unetctl.networks.spec import AxisTrace, Interval, RestorerSpec
 _DEVIATION = 0.25
 
 
+#: Between black and white in pictures of 8 bits: the least that two pixels differ by.
+_STEPS = 255.0
+
 #: Of an untrained head's answers: near nothing, yet what lies before it learns from the first step.
 _HEAD_DEVIATION = 0.1
 
@@ -33,26 +36,61 @@ class SubBlock(nn.Module):
 
     def forward(self, x: Tensor, steps: Sequence[Sequence[Interval]]) -> Tensor:
         """(N, C, *steps[0]) to (N, C, *steps[2]); intervals before, between and after the two convolutions."""
-        inside = self.inner(self._padded(x, steps[0], steps[1]))
-        changed: Tensor = crop(x, steps[0], steps[2]) + self.outer(self._padded(inside, steps[1], steps[2]))
+        inside = self.inner(_padded(x, steps[0], steps[1], self.radius, self.padding))
+        outside = self.outer(_padded(inside, steps[1], steps[2], self.radius, self.padding))
+        changed: Tensor = crop(x, steps[0], steps[2]) + outside
         return changed
 
-    def _padded(self, x: Tensor, have: Sequence[Interval], want: Sequence[Interval]) -> Tensor:
-        """Continued where it ends with the volume, nearer than the convolution reaches."""
-        before = [h[0] - (w[0] - self.radius) for h, w in zip(have, want, strict=True)]
-        after = [(w[1] + self.radius) - h[1] for h, w in zip(have, want, strict=True)]
-        return pad(x, before, after, self.padding)
+
+class FirstSubBlock(nn.Module):
+    """``stem(x) + conv(differences(x))``: the first sub-block of the encoder where its first half is fixed.
+
+    `differences` are what a pixel differs by from the next one along each axis, and from the mean of its neighbours, signed
+    and on a logarithmic scale: 0.35 for one of 255 steps, 2.8 from black to white. What tells an overlay from a picture is
+    small: under a solid one the noise is exactly 0, a translucent one of opacity a leaves 1 - a of it, a constant step of a
+    logarithm. Detectors of manipulated pictures begin with fixed high-pass filters for that reason (Zhou et al. 2018,
+    "Learning Rich Features for Image Manipulation Detection", section 3.2).
+    """
+
+    def __init__(self, spec: RestorerSpec) -> None:
+        super().__init__()
+        self.radius, self.padding, self.dims = spec.kernel // 2, spec.padding, spec.dims
+        self.outer = _CONV[spec.dims]((spec.dims + 1) * spec.in_channels, spec.widths[0], spec.kernel)
+
+    def forward(self, x: Tensor, picture: Tensor, steps: Sequence[Sequence[Interval]]) -> Tensor:
+        """(N, C', *steps[0]) of the stem and the picture (N, C, *steps[0]) to (N, C', *steps[2])."""
+        wide = _padded(picture, steps[0], steps[1], self.radius, self.padding)
+        inside = self.differences(wide).to(self.outer.weight.dtype)
+        inside = _padded(inside, steps[1], steps[2], self.radius, self.padding)
+        changed: Tensor = crop(x, steps[0], steps[2]) + self.outer(inside)
+        return changed
+
+    def differences(self, picture: Tensor) -> Tensor:
+        """(N, C, *space), black 0 and white 1, to (N, (dims + 1) * C, *space less the radius at each side)."""
+
+        def moved(axis: int, by: int) -> Tensor:
+            part = picture
+            for k in range(self.dims):
+                by_k = self.radius + (by if k == axis else 0)
+                part = part.narrow(2 + k, by_k, picture.shape[2 + k] - 2 * self.radius)
+            return part
+
+        here, after = moved(0, 0), [moved(axis, 1) for axis in range(self.dims)]
+        around = torch.stack(after + [moved(axis, -1) for axis in range(self.dims)]).mean(0)
+        steps = _STEPS * torch.cat([other - here for other in (*after, around)], 1)
+        return 0.5 * steps.sign() * steps.abs().log1p()
 
 
 class Level(nn.Module):
     """The sub-blocks of one level of one path."""
 
-    def __init__(self, spec: RestorerSpec, width: int) -> None:
+    def __init__(self, spec: RestorerSpec, width: int, num_blocks: int | None = None) -> None:
         super().__init__()
-        self.sub_blocks = nn.ModuleList(SubBlock(spec, width) for _ in range(spec.sub_blocks))
+        num_blocks = spec.sub_blocks if num_blocks is None else num_blocks
+        self.sub_blocks = nn.ModuleList(SubBlock(spec, width) for _ in range(num_blocks))
 
     def forward(self, x: Tensor, steps: Sequence[Sequence[Interval]]) -> Tensor:
-        """(N, C, *steps[0]) to (N, C, *steps[-1]); two steps a sub-block."""
+        """(N, C, *steps[0]) to (N, C, *steps[-1]); two steps a sub-block, which begin with the first."""
         for k, block in enumerate(self.sub_blocks):
             x = block(x, steps[2 * k : 2 * k + 3])
         return x
@@ -115,7 +153,11 @@ class Restorer(Network):
         self.spec = spec
         w, d = spec.widths, spec.dims
         self.stem = _CONV[d](spec.in_channels, w[0], 1)
-        self.contracting = nn.ModuleList(Level(spec, width) for width in w)
+        self.first = FirstSubBlock(spec) if spec.differences else None
+        num_fixed = int(spec.differences)
+        self.contracting = nn.ModuleList(
+            Level(spec, width, spec.sub_blocks - num_fixed * (level == 0)) for level, width in enumerate(w)
+        )
         self.downs = nn.ModuleList(Narrow(a, b, spec.down, d) for a, b in pairwise(w))
         self.mask_decoder = Decoder(spec, spec.mask_widths)
         self.picture_decoder = Decoder(spec, w[:-1])
@@ -132,10 +174,14 @@ class Restorer(Network):
         have = [(-c[0], n - c[0]) for n, c in zip(size, frame.core, strict=True)]
         core = [(0, c[1] - c[0]) for c in frame.core]
         image = crop(x, have, core)
-        features: Tensor = self.stem(crop(x, have, [t.contracting[0].first for t in traces]).to(self.stem.weight.dtype))
+        seen = crop(x, have, [t.contracting[0].first for t in traces])
+        features: Tensor = self.stem(seen.to(self.stem.weight.dtype))
         skips: list[Tensor] = []
         for level in range(spec.depth + 1):
-            features = self.contracting[level](features, _steps([t.contracting[level].steps for t in traces]))
+            steps = _steps([t.contracting[level].steps for t in traces])
+            if level == 0 and self.first is not None:
+                features, steps = self.first(features, seen, steps), steps[2:]
+            features = self.contracting[level](features, steps)
             if level == spec.depth:
                 break
             skips.append(features)
@@ -172,6 +218,8 @@ class Restorer(Network):
                 case SubBlock():
                     with torch.no_grad():
                         module.outer.weight.mul_(share)
+                case FirstSubBlock():
+                    _linear(module.outer, 1.0)
                 case Narrow():
                     _linear(module.mix if isinstance(module.mix, nn.Conv2d | nn.Conv3d) else module.down, 1.0)
                 case Decoder():
@@ -184,6 +232,13 @@ class Restorer(Network):
             self.stem.bias -= 0.5 * self.stem.weight.flatten(1).sum(1)
         for head in (self.mask_head, self.picture_head):
             nn.init.normal_(head.weight, std=_HEAD_DEVIATION / head.in_channels**0.5)
+
+
+def _padded(x: Tensor, have: Sequence[Interval], want: Sequence[Interval], radius: int, padding: str) -> Tensor:
+    """Continued where it ends with the volume, nearer than a convolution of `radius` reaches."""
+    before = [h[0] - (w[0] - radius) for h, w in zip(have, want, strict=True)]
+    after = [(w[1] + radius) - h[1] for h, w in zip(have, want, strict=True)]
+    return pad(x, before, after, padding)
 
 
 def _linear(module: nn.Module, variance: float) -> None:

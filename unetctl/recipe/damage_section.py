@@ -93,6 +93,9 @@ def _restorer(r: "Recipe") -> Iterator[Problem]:
         if n.sub_blocks is not None:
             seen = f'{n.sub_blocks} with kind = "{n.kind}"'
             yield Problem("network.sub_blocks", seen, 'kind = "restorer"', "leave sub_blocks out otherwise")
+        if n.differences:
+            seen = f'true with kind = "{n.kind}"'
+            yield Problem("network.differences", seen, 'kind = "restorer"', "leave differences out otherwise")
         return
     if n.convolution != "same":
         yield Problem("network.convolution", f'"{n.convolution}" with kind = "restorer"', '"same"', "it pads inside")
@@ -103,6 +106,8 @@ def _restorer(r: "Recipe") -> Iterator[Problem]:
         )
     if n.dropout:
         yield Problem("network.dropout", f'{n.dropout} with kind = "restorer"', "0")
+    if n.differences and n.kernel < 3:
+        yield Problem("network.kernel", f"{n.kernel} with differences = true", "at least 3", "neighbours must be seen")
     if r.output.num_channels > 1:
         yield Problem("output.classes", f'{r.output.num_channels} classes with kind = "restorer"', "one, the damage")
     if r.input.context_slices > 1:

@@ -135,6 +135,10 @@ class Network(Section):
         le=8,
         description="residual sub-blocks of two convolutions per level and path of kind restorer; absent: 3",
     )
+    differences: bool = Field(
+        default=False,
+        description="the first sub-block of kind restorer looks at differences of neighbouring pixels, on a logarithmic scale",
+    )
     channels: Annotated[tuple[Width, ...], AS_LIST] | None = Field(
         default=None,
         min_length=2,
@@ -293,6 +297,7 @@ class Recipe(Section):
                 n.up,
                 n.down,
                 n.norm,
+                n.differences,
             )
         settings: dict[str, Any] = {
             "widths": n.widths,
@@ -329,6 +334,8 @@ class Recipe(Section):
         del parts["input"]["dpi"]
         if self.normalise.ground is None:
             del parts["normalise"]["ground"]
+        if not self.network.differences:
+            del parts["network"]["differences"]
         for key in ("channels", "base_width", "depth", "blocks", "sub_blocks"):
             del parts["network"][key]
         if self.network.kind == "stacked":

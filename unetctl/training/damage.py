@@ -158,11 +158,16 @@ def damaged(pixels: Tensor, overlays: Sequence[Sequence[Overlay]]) -> tuple[Tens
             colour = _colour(overlay, channels, pixels)
             # an opaque overlay is no sum with 0 of the picture, which would keep what is not finite
             laid = colour.expand_as(part) if overlay.is_opaque else part + overlay.alpha * (colour - part)
-            part.copy_(torch.where(inside, laid.clamp(0, 1).mul(_STEPS).round().div(_STEPS), part))
+            part.copy_(torch.where(inside, on_levels(laid.clamp(0, 1)), part))
             mask[i, 0, rows, columns] |= inside
             if overlay.is_opaque:
                 opaque[i, 0, rows, columns] |= inside
     return found, mask, opaque
+
+
+def on_levels(pixels: Tensor) -> Tensor:
+    """Pixels from 0 to 1 rounded to the 256 levels of files."""
+    return pixels.mul(_STEPS).round().div(_STEPS)
 
 
 def _span(centre: float, extent: int, size: int) -> slice:

@@ -27,7 +27,7 @@ from unetctl.runtime.loop import tile_frame
 from unetctl.runtime.planning import MAX_CORE
 from unetctl.training.augment import AugmentOptions
 from unetctl.training.crops import Crops, Plane
-from unetctl.training.damage import DamageOptions, damaged, draw_for_crop, draw_overlays
+from unetctl.training.damage import DamageOptions, damaged, draw_for_crop, draw_overlays, on_levels
 from unetctl.training.sampler import Sampler
 from unetctl.training.validation import Validated, probability_of
 
@@ -59,7 +59,8 @@ class RestoringSampler(Sampler):
             broken, clean = pixels[:, : self.num_channels], pixels[:, self.num_channels :]
             mask = targets
         else:
-            clean = pixels.clamp(0, 1)
+            # on the 256 levels of files, like the damage: else what lies between them would tell the whole from the damaged
+            clean = on_levels(pixels.clamp(0, 1))
             size = (clean.shape[-2], clean.shape[-1])
             broken, found, _ = damaged(clean, [draw_for_crop(rng, size, self.damage) for rng in drawn.rngs])
             mask = _middle(found, core)

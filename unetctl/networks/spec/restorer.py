@@ -38,6 +38,7 @@ class RestorerSpec:
         down: "average" or "max" pooling, or "strided" 2x2 convolution.
         norm: "none", "batch", "group" or "instance", of the first convolution of each sub-block; the last two look at the
             whole tile, so no tiling is exact.
+        differences: the encoder's first sub-block looks at fixed differences of neighbouring pixels, on a logarithmic scale.
     """
 
     in_channels: int
@@ -50,6 +51,7 @@ class RestorerSpec:
     up: Literal["transposed", "bilinear", "bicubic"] = "bilinear"
     down: Literal["max", "average", "strided"] = "average"
     norm: Literal["none", "batch", "group", "instance"] = "none"
+    differences: bool = False
 
     kind: ClassVar[str] = "restorer"
     title: ClassVar[str] = "restorer (one encoder, two decoders)"
@@ -57,6 +59,8 @@ class RestorerSpec:
     def __post_init__(self) -> None:
         if self.sub_blocks < 1:
             raise ValueError(f"levels of {self.sub_blocks} sub-blocks; they have at least 1")
+        if self.differences and self.kernel < 3:
+            raise ValueError(f"differences of neighbours with a kernel of {self.kernel}; it has at least 3 pixels")
         if self.in_channels < 1:
             raise ValueError(f"a picture of {self.in_channels} channels; it has at least 1")
         _ = self.levels  # refuses what no U-Net can be
@@ -109,7 +113,7 @@ class RestorerSpec:
         """Sizes in words."""
         return (
             f"features {'-'.join(map(str, self.widths))}, {self.sub_blocks} residual "
-            f"sub-block{'s' * (self.sub_blocks != 1)} a level"
+            f"sub-block{'s' * (self.sub_blocks != 1)} a level" + ", sees differences" * self.differences
         )
 
     @property
@@ -162,10 +166,14 @@ class RestorerSpec:
         total = num_pixels([t.contracting[0].first for t in traces]) * self.in_channels * w[0]
         for level, width in enumerate(w):
             steps = zip(*(t.contracting[level].steps[1:] for t in traces), strict=True)
-            total += sum(num_pixels(list(axes)) for axes in steps) * taps * width**2
+            pixels = [num_pixels(list(axes)) for axes in steps]
+            if self.differences and level == 0:
+                total += pixels[1] * taps * (self.dims + 1) * self.in_channels * width
+                pixels = pixels[2:]
+            total += sum(pixels) * taps * width**2
             if level:
-                pixels = num_pixels([t.contracting[level].first for t in traces])
-                total += pixels * w[level - 1] * width * (resampled if self.down == "strided" else 1)
+                entered = num_pixels([t.contracting[level].first for t in traces])
+                total += entered * w[level - 1] * width * (resampled if self.down == "strided" else 1)
         for widths in ((*w[:-1], w[-1]), (*self.mask_widths, w[-1])):
             for level in range(self.depth):
                 lifted = num_pixels([t.lifted[level] for t in traces])
