@@ -1,4 +1,4 @@
-"""Networks, pictures and tilings for tests of the engine, and the plain network that defines what must come out."""
+"""Networks, pictures and tilings for tests of the engine, and what must come out: the plain network's answers."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -9,14 +9,12 @@ import numpy.typing as npt
 import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torch.nn import functional
 
+from tests.plain_networks import plain
 from unetctl.geometry.plan import TilePlan
 from unetctl.networks.build import build_network
-from unetctl.networks.layers import ConvChain, ConvUnit
 from unetctl.networks.network import Network
 from unetctl.networks.restorer import Restorer, SubBlock
-from unetctl.networks.spec import UNetSpec
 from unetctl.networks.stacked import Stacked
 from unetctl.recipe.load import recipe_from_dict
 from unetctl.recipe.schema import Recipe
@@ -33,113 +31,7 @@ Pixels = npt.NDArray[Any]
 CPU = torch.device("cpu")
 
 
-# -- the plain network: nothing trimmed, nothing tiled
-
-
-def plain(network: Any, x: Tensor) -> Any:
-    """The network as a textbook has it: every convolution pads by its own radius, every level computes everything."""
-    if isinstance(network, Stacked):
-        return plain_row(network, x)[-1][0]
-    if isinstance(network, Restorer):
-        return plain_restorer(network, x)[0]
-    spec = network.spec
-    skips = []
-    for level, chain in enumerate(network.contracting):
-        x = _plain_chain(chain, x)
-        if level < spec.depth:
-            skips.append(x)
-            x = _plain_down(network.downs[level], x)
-    for level in reversed(range(spec.depth)):
-        x = torch.cat((skips.pop(), _plain_up(network.ups[level], x, spec)), 1)
-        x = _plain_chain(network.expanding[level], x)
-    return network.head(x)
-
-
-def plain_row(network: Stacked, x: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Logits and image after each block of a row of U-Nets."""
-    found = []
-    for block in network.blocks:
-        answer = plain(block, x)
-        x = x - answer[:, : x.shape[1]]
-        found.append((answer[:, x.shape[1] :], x))
-    return found
-
-
-def plain_restorer(network: Restorer, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits of the damage and the prediction everywhere."""
-    spec: Any = network.spec
-    mode = "constant" if spec.padding == "zero" else "reflect"
-    rim = (spec.kernel // 2,) * (2 * spec.dims)
-
-    def level(blocks: Any, x: Any) -> Any:
-        for block in blocks.sub_blocks:
-            inside = block.inner.conv(functional.pad(x, rim, mode=mode))
-            inside = functional.relu(inside if block.inner.norm is None else block.inner.norm(inside))
-            x = x + block.outer(functional.pad(inside, rim, mode=mode))
-        return x
-
-    def decoded(decoder: Any, x: Any, skips: list[Any]) -> Any:
-        for i in reversed(range(spec.depth)):
-            x = _plain_up(decoder.ups[i], x, spec) + decoder.joins[i](skips[i])
-            x = level(decoder.levels[i], x)
-        return x
-
-    features, skips = network.stem(x), []
-    if network.first is not None:
-        differences = _plain_differences(x, (1,) * (2 * spec.dims), mode)
-        features = features + network.first.outer(functional.pad(differences, rim, mode=mode))
-    for i, one in enumerate(network.contracting):
-        features = level(one, features)
-        if i < spec.depth:
-            skips.append(features)
-            down: Any = network.downs[i]
-            features = down.mix(_plain_down(down.down, features))
-    change = network.picture_head(decoded(network.picture_decoder, features, skips))
-    logits = network.mask_head(decoded(network.mask_decoder, features, skips))
-    return logits, x * (1 + change[:, :1]) + change[:, 1:]
-
-
-def _plain_differences(x: Tensor, rim: tuple[int, ...], mode: str) -> Tensor:
-    """By rolling the padded picture round, where the module cuts parts out."""
-    wide, axes = functional.pad(x, rim, mode=mode), range(2, x.ndim)
-    after, before = ([wide.roll(by, axis) for axis in axes] for by in (-1, 1))
-    others = [*after, sum(after + before) / (2 * len(after))]
-    steps = 255 * torch.cat([other - wide for other in others], 1)
-    for axis in axes:
-        steps = steps.narrow(axis, 1, x.shape[axis])
-    return torch.sign(steps) * torch.log(1 + steps.abs()) / 2
-
-
-def _plain_chain(chain: nn.Module, x: Tensor) -> Any:
-    assert isinstance(chain, ConvChain)
-    mode = "constant" if chain.padding == "zero" else "reflect"
-    for unit in chain.units:
-        assert isinstance(unit, ConvUnit)
-        x = unit.conv(functional.pad(x, (chain.radius,) * (2 * (x.ndim - 2)), mode=mode))
-        if unit.norm is not None:
-            x = unit.norm(x)
-        x = functional.relu(x)
-    return x
-
-
-def _plain_down(down: Any, x: Tensor) -> Any:
-    if down.kind == "strided":
-        return down.conv(x)
-    pool: dict[tuple[str, int], Any] = {
-        ("max", 4): functional.max_pool2d,
-        ("max", 5): functional.max_pool3d,
-        ("average", 4): functional.avg_pool2d,
-        ("average", 5): functional.avg_pool3d,
-    }
-    return pool[down.kind, x.ndim](x, 2)
-
-
-def _plain_up(up: Any, x: Tensor, spec: UNetSpec) -> Any:
-    """Interpolates first and mixes channels then; the module does it the other way round."""
-    if spec.up == "transposed":
-        return up.conv(x)
-    mode = "bicubic" if spec.up == "bicubic" else {2: "bilinear", 3: "trilinear"}[spec.dims]
-    return up.conv(functional.interpolate(x, scale_factor=2, mode=mode, align_corners=False))
+# -- the whole picture at once
 
 
 def whole_logits(network: Network, scaled: Pixels) -> Pixels:

@@ -94,7 +94,14 @@ def test_every_kind_of_network_that_recipes_know_can_be_exported(tmp_path: Path)
     if "restorer" in KINDS:
         network = network_of(
             KINDS["restorer"].from_dict(
-                {"in_channels": 3, "widths": [4, 6], "sub_blocks": 1, "padding": "reflect", "differences": True}
+                {
+                    "in_channels": 3,
+                    "widths": [4, 6],
+                    "sub_blocks": 1,
+                    "padding": "reflect",
+                    "differences": True,
+                    "fill_scales": 2,
+                }
             )
         )
         portable.save_onnx(tmp_path / "r.onnx", portable.to_onnx(network, {}, ("unetctl", "0")))

@@ -9,7 +9,8 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.engine_cases import Case, assert_exact, cases, made_network, networks, plain_row
+from tests.engine_cases import Case, assert_exact, cases, made_network, networks
+from tests.plain_networks import plain_row
 from unetctl.errors import WeightsError
 from unetctl.networks.build import build_network, fitted, folded, for_inference, spec_from_dict
 from unetctl.networks.network import TileFrame

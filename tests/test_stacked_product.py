@@ -9,7 +9,7 @@ import pytest
 import tifffile
 import torch
 
-from tests.engine_cases import plain_row
+from tests.plain_networks import plain_row
 from tests.training_data import run
 from unetctl.errors import UsageError
 from unetctl.jobs.tasks import resolve_task

@@ -21,7 +21,7 @@ from unetctl.jobs.train_page import RunPage
 from unetctl.jobs.train_pictures import for_labels, gather_pictures
 from unetctl.jobs.train_samples import samples_of
 from unetctl.networks.build import build_network
-from unetctl.networks.grow import can_grow, grown
+from unetctl.networks.grow import can_fill, can_grow, filling, grown
 from unetctl.networks.network import Network
 from unetctl.networks.spec import UNetSpec
 from unetctl.networks.unet import UNet
@@ -204,6 +204,10 @@ class TrainingRun:
             widths = ", ".join(map(str, network.spec.widths))
             self.emit(Note(f"--from: the network of widths {widths} is grown; it begins with the same answers", "info"))
             return grown(network, spec, self.recipe.train.seed).train()
+        if network.spec != spec and can_fill(network.spec, spec):
+            text = "--from: these weights filled the damage otherwise; the mask begins as it was, the picture is learnt anew"
+            self.emit(Note(text, "info"))
+            return filling(network, spec).train()
         if network.spec != spec:
             raise WeightsError(
                 f"--from {self.options.init_from} is another network ({header.name})",

@@ -1,4 +1,4 @@
-"""A wider network that begins with what a narrower one has learnt.
+"""A wider network that begins with what a narrower one has learnt, and a restorer that fills damage otherwise.
 
 As in Net2Net (Chen, Goodfellow and Shlens 2016, arXiv 1511.05641): the grown network answers what the small one answered,
 and has room to learn more. New features begin at random; nothing listens to them yet, as the weights that read them
@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from unetctl.networks.build import build_network
 from unetctl.networks.layers import ConvUnit, Down, Up
-from unetctl.networks.spec import UNetSpec
+from unetctl.networks.network import Network
+from unetctl.networks.spec import NetworkSpec, RestorerSpec, UNetSpec
 from unetctl.networks.unet import UNet
 
 _CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -65,6 +66,28 @@ def grown(network: UNet, spec: UNetSpec, seed: int | None = None) -> UNet:
                     _grow_sampling(*pair)
         _copy(network.head, large.head, torch.arange(small.widths[0]))
     return large.train(network.training)
+
+
+def can_fill(old: NetworkSpec, new: NetworkSpec) -> bool:
+    """True if two restorers differ by `RestorerSpec.fill_scales` alone: weights of one are weights of the other."""
+    return (
+        isinstance(old, RestorerSpec)
+        and isinstance(new, RestorerSpec)
+        and replace(old, fill_scales=new.fill_scales) == new
+    )
+
+
+def filling(network: Network, spec: NetworkSpec) -> Network:
+    """A restorer of `spec` with the weights of `network`, of which the same mask follows.
+
+    Raises:
+        ValueError: if `can_fill` says no.
+    """
+    if not can_fill(network.spec, spec):
+        raise ValueError(f"{network.spec} and {spec} differ by more than fill_scales")
+    other = build_network(spec)
+    other.load_state_dict(network.state_dict())
+    return other.train(network.training)
 
 
 def _grow_chain(old: nn.Module, new: nn.Module, channels: Tensor) -> None:

@@ -5,10 +5,12 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from unetctl.networks.layers import _CONV, ConvUnit, Down, Up, crop, he_init, pad
 from unetctl.networks.network import Answer, Network, TileFrame
 from unetctl.networks.spec import AxisTrace, Interval, RestorerSpec
+from unetctl.networks.surroundings import continued
 
 #: Of the pixels of a picture from 0 to 1, about.
 _DEVIATION = 0.25
@@ -142,6 +144,10 @@ class Restorer(Network):
     a gain and an offset that are constant as far as it reaches, and keeps every detail; under what is opaque the gain becomes
     -1 and the offset is the picture. Untrained, the network predicts about its input.
 
+    With `fill_scales` what lies around the damage that the mask's decoder finds is continued into it (see `surroundings`), and
+    the prediction is ``x + g * x + max(-g, 0) * s + o``: what is taken from the picture is given by its surroundings s. How to
+    continue colours into a hole need not be learnt then, only where, and what else is there.
+
     `Answer.image` is the prediction where damage is more likely than not (logit above 0), else the input as it is;
     `Answer.prediction` is the prediction everywhere, for losses and for other thresholds.
     """
@@ -170,10 +176,12 @@ class Restorer(Network):
         """One answer, of the core; see `Network.answers` and the class."""
         spec, size = self.spec, tuple(x.shape[2:])
         frame = frame or TileFrame.of_whole(spec, size)
-        traces = [self.spec.tile_trace(n, c, e) for n, c, e in zip(size, frame.core, frame.ends, strict=True)]
-        have = [(-c[0], n - c[0]) for n, c in zip(size, frame.core, strict=True)]
-        core = [(0, c[1] - c[0]) for c in frame.core]
-        image = crop(x, have, core)
+        wide = [spec.widened(n, c, e) for n, c, e in zip(size, frame.core, frame.ends, strict=True)]
+        traces = [spec.levels.tile_trace(n, c, e) for n, c, e in zip(size, wide, frame.ends, strict=True)]
+        have = [(-c[0], n - c[0]) for n, c in zip(size, wide, strict=True)]
+        whole = [(0, c[1] - c[0]) for c in wide]
+        core = [(c[0] - w[0], c[1] - w[0]) for c, w in zip(frame.core, wide, strict=True)]
+        image = crop(x, have, whole)
         seen = crop(x, have, [t.contracting[0].first for t in traces])
         features: Tensor = self.stem(seen.to(self.stem.weight.dtype))
         skips: list[Tensor] = []
@@ -192,8 +200,19 @@ class Restorer(Network):
         logits = _long(self.mask_head, self.mask_decoder(features, skips, traces))
         change = _long(self.picture_head, self.picture_decoder(features, skips, traces))
         image = image.to(change.dtype)
-        prediction = image + change[:, :1] * image + change[:, 1:]
+        surroundings = crop(self._surroundings(image, logits), whole, core) if spec.fill_scales else None
+        logits, change, image = (crop(each, whole, core) for each in (logits, change, image))
+        gain = change[:, :1]
+        prediction = image + gain * image + change[:, 1:]
+        if surroundings is not None:
+            prediction = prediction + (-gain).clamp_min(0) * surroundings
         return (Answer(logits, torch.where(logits > 0, prediction, image), prediction),)
+
+    def _surroundings(self, image: Tensor, logits: Tensor) -> Tensor:
+        """What is known around the damage, continued into it. No gradient goes this way: the mask has a loss of its own."""
+        pool = functional.max_pool2d if self.spec.dims == 2 else functional.max_pool3d
+        damage = pool(logits.detach().sigmoid(), 3, 1, 1)  # edges of overlays are no surroundings either
+        return continued(image, (1 - 2 * damage).clamp_min(0), self.spec.fill_scales)
 
     @property
     def heads(self) -> tuple[str, ...]:

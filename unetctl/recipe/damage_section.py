@@ -93,9 +93,10 @@ def _restorer(r: "Recipe") -> Iterator[Problem]:
         if n.sub_blocks is not None:
             seen = f'{n.sub_blocks} with kind = "{n.kind}"'
             yield Problem("network.sub_blocks", seen, 'kind = "restorer"', "leave sub_blocks out otherwise")
-        if n.differences:
-            seen = f'true with kind = "{n.kind}"'
-            yield Problem("network.differences", seen, 'kind = "restorer"', "leave differences out otherwise")
+        for key in ("differences", "fill_scales"):
+            if value := getattr(n, key):
+                seen = f'{str(value).lower()} with kind = "{n.kind}"'
+                yield Problem(f"network.{key}", seen, 'kind = "restorer"', f"leave {key} out otherwise")
         return
     if n.convolution != "same":
         yield Problem("network.convolution", f'"{n.convolution}" with kind = "restorer"', '"same"', "it pads inside")

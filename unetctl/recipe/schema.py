@@ -139,6 +139,13 @@ class Network(Section):
         default=False,
         description="the first sub-block of kind restorer looks at differences of neighbouring pixels, on a logarithmic scale",
     )
+    fill_scales: int = Field(
+        default=0,
+        ge=0,
+        le=8,
+        description="kind restorer continues what lies around the damage into it, by so many blurs, each twice as wide as the "
+        "last; 6 reach 126 px",
+    )
     channels: Annotated[tuple[Width, ...], AS_LIST] | None = Field(
         default=None,
         min_length=2,
@@ -298,6 +305,7 @@ class Recipe(Section):
                 n.down,
                 n.norm,
                 n.differences,
+                n.fill_scales,
             )
         settings: dict[str, Any] = {
             "widths": n.widths,
@@ -334,8 +342,9 @@ class Recipe(Section):
         del parts["input"]["dpi"]
         if self.normalise.ground is None:
             del parts["normalise"]["ground"]
-        if not self.network.differences:
-            del parts["network"]["differences"]
+        for key in ("differences", "fill_scales"):
+            if not getattr(self.network, key):
+                del parts["network"][key]
         for key in ("channels", "base_width", "depth", "blocks", "sub_blocks"):
             del parts["network"][key]
         if self.network.kind == "stacked":

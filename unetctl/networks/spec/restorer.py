@@ -38,6 +38,8 @@ class RestorerSpec:
         down: "average" or "max" pooling, or "strided" 2x2 convolution.
         norm: "none", "batch", "group" or "instance", of the first convolution of each sub-block; the last two look at the
             whole tile, so no tiling is exact.
+        fill_scales: 0, or by how many blurs, each twice as wide as the last, what lies around the damage is continued into it;
+            see `unetctl.networks.surroundings`. The mask is computed so much farther than the core.
         differences: the encoder's first sub-block looks at fixed differences of neighbouring pixels, on a logarithmic scale.
     """
 
@@ -52,6 +54,7 @@ class RestorerSpec:
     down: Literal["max", "average", "strided"] = "average"
     norm: Literal["none", "batch", "group", "instance"] = "none"
     differences: bool = False
+    fill_scales: int = 0
 
     kind: ClassVar[str] = "restorer"
     title: ClassVar[str] = "restorer (one encoder, two decoders)"
@@ -59,6 +62,8 @@ class RestorerSpec:
     def __post_init__(self) -> None:
         if self.sub_blocks < 1:
             raise ValueError(f"levels of {self.sub_blocks} sub-blocks; they have at least 1")
+        if self.fill_scales < 0:
+            raise ValueError(f"{self.fill_scales} scales to continue the surroundings by; it is at least 0")
         if self.differences and self.kernel < 3:
             raise ValueError(f"differences of neighbours with a kernel of {self.kernel}; it has at least 3 pixels")
         if self.in_channels < 1:
@@ -129,7 +134,21 @@ class RestorerSpec:
     @property
     def margin(self) -> tuple[int, ...]:
         """How far a stride-aligned core looks past its edge, pixels per axis and side."""
-        return self.levels.margin
+        return tuple(m + self.reach for m in self.levels.margin)
+
+    @property
+    def reach(self) -> int:
+        """How far beyond the core the mask is needed to fill the damage, pixels; a multiple of the stride."""
+        stride = self.levels.stride[0]
+        needed = (
+            2 * ((1 << self.fill_scales) - 1) + 1 if self.fill_scales else 0
+        )  # and 1 by which the damage is widened
+        return -(-needed // stride) * stride
+
+    def widened(self, size: int, core: Interval, ends: tuple[bool, bool]) -> Interval:
+        """`core` of a tile of `size` pixels with `reach` on both sides, as far as the volume goes; see `UNetSpec.tile_trace`."""
+        start, stop = core[0] - self.reach, core[1] + self.reach
+        return (max(0, start) if ends[0] else start, min(size, stop) if ends[1] else stop)
 
     @property
     def halo(self) -> tuple[int, ...]:
@@ -151,12 +170,14 @@ class RestorerSpec:
         return self == trained
 
     def trace(self, core: int, bounds: Bounds) -> AxisTrace:
-        """What each level must compute along one axis; see `UNetSpec.trace`. Both decoders compute the expanding part."""
-        return self.levels.trace(core, bounds)
+        """What each level must compute along one axis for a core and `reach` around it; see `UNetSpec.trace`.
 
-    def tile_trace(self, size: int, core: Interval, ends: tuple[bool, bool]) -> AxisTrace:
-        """What each level must compute along one axis of a tile; see `UNetSpec.tile_trace`."""
-        return self.levels.tile_trace(size, core, ends)
+        Both decoders compute the expanding part. Intervals are relative to where the widened core begins.
+        """
+        before = self.reach if bounds[0] is None else min(self.reach, -bounds[0])
+        after = self.reach if bounds[1] is None else min(self.reach, bounds[1] - core)
+        moved = tuple(None if b is None else b + before for b in bounds)
+        return self.levels.trace(before + core + after, (moved[0], moved[1]))
 
     def work(self, core: tuple[int, ...], bounds: tuple[Bounds, ...] | None = None) -> int:
         """Multiplications (a multiply and an add count as one) of one tile with this core, trimmed forward."""
@@ -182,7 +203,9 @@ class RestorerSpec:
                 steps = zip(*(t.expanding[level].steps[1:] for t in traces), strict=True)
                 total += sum(num_pixels(list(axes)) for axes in steps) * taps * widths[level] ** 2
         heads = w[0] * (self.in_channels + 1) + (self.mask_widths[0] if self.depth else w[0])
-        return total + num_pixels([(0, c) for c in core]) * heads
+        wide = num_pixels([t.expanding[0].last if self.depth else t.contracting[0].last for t in traces])
+        filling = self.fill_scales * self.dims * 5 * (self.in_channels + 1)
+        return total + wide * (heads + filling)
 
     def peak_features(self, core: tuple[int, ...]) -> int:
         """Numbers held at once by one tile's trimmed forward pass (an upper bound used to plan memory).
@@ -194,7 +217,7 @@ class RestorerSpec:
         first = num_pixels([t.contracting[0].first for t in traces])
         join = num_pixels([t.expanding[0].first for t in traces]) if self.depth else first
         skips = sum(num_pixels([t.contracting[lv].last for t in traces]) * n for lv, n in enumerate(self.widths))
-        levels = max(first, join) * 4 * self.widths[0]
-        return (
-            first * self.in_channels * 2 + skips + levels + num_pixels([(0, c) for c in core]) * (self.in_channels + 1)
-        )
+        filling = 8 * (self.in_channels + 1) if self.fill_scales else 0
+        levels = max(first, join) * max(4 * self.widths[0], filling)
+        wide = num_pixels([t.expanding[0].last if self.depth else t.contracting[0].last for t in traces])
+        return first * self.in_channels * 2 + skips + levels + wide * (self.in_channels + 1)
