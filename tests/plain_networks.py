@@ -72,16 +72,35 @@ def plain_restorer(network: Restorer, x: Tensor) -> tuple[Tensor, Tensor]:
             features = down.mix(_plain_down(down.down, features))
     change = network.picture_head(decoded(network.picture_decoder, features, skips))
     logits = network.mask_head(decoded(network.mask_decoder, features, skips))
-    prediction = x * (1 + change[:, :1]) + change[:, 1:]
+    prediction = x * (1 + change[:, :1]) + change[:, 1 : 1 + spec.in_channels]
     if spec.fill_scales:
-        prediction = prediction + functional.relu(-change[:, :1]) * _plain_surroundings(x, logits, spec)
+        pool: Any = functional.max_pool2d if spec.dims == 2 else functional.max_pool3d
+        known = functional.relu(1 - 2 * pool(torch.sigmoid(logits), 3, stride=1, padding=1))
+        around = _plain_continued(x, known, spec.fill_scales, spec)
+        if spec.unveil:
+            share = torch.sigmoid(change[:, -1:])
+            around = (1 - share) * around + share * _plain_unveiled(x, torch.sigmoid(logits), spec, pool)
+        prediction = prediction + functional.relu(-change[:, :1]) * around
     return logits, prediction
 
 
-def _plain_surroundings(x: Tensor, logits: Tensor, spec: Any) -> Tensor:
+def _plain_unveiled(x: Tensor, damage: Tensor, spec: Any, pool: Any) -> Tensor:
+    """Mean and deviation of both sides of the edge, by weighted means of centred squares where the module takes moments."""
+    inside = functional.relu(1 - 2 * pool(1 - damage, 3, stride=1, padding=1))
+    outside = functional.relu(1 - 2 * pool(damage, 3, stride=1, padding=1))
+    rings = inside * pool(1 - damage, 7, stride=1, padding=3) + outside * pool(damage, 7, stride=1, padding=3)
+    veiled = torch.where(inside > 0, x, _plain_continued(x, inside, 2, spec))
+    clear = torch.where(outside > 0, x, _plain_continued(x, outside, 2, spec))
+    means = [_plain_continued(one, rings, spec.fill_scales, spec) for one in (veiled, clear)]
+    squares = [_plain_continued(one**2, rings, spec.fill_scales, spec) for one in (veiled, clear)]
+    spreads = [functional.relu((s - m**2).sum(1, keepdim=True)) + 1e-6 for s, m in zip(squares, means, strict=True)]
+    left = torch.sqrt(spreads[0] / spreads[1]).clamp(0.1, 1)
+    answer: Tensor = ((x - means[0]) / left + means[1]).clamp(0, 1)
+    return answer
+
+
+def _plain_continued(x: Tensor, known: Tensor, scales: int, spec: Any) -> Tensor:
     """By convolutions with holes in the kernel, one scale after the other."""
-    pool: Any = functional.max_pool2d if spec.dims == 2 else functional.max_pool3d
-    known = functional.relu(1 - 2 * pool(torch.sigmoid(logits), 3, stride=1, padding=1))
     taps = torch.tensor([1.0, 4, 6, 4, 1], dtype=x.dtype) / 16
     kernel = taps
     for _ in range(spec.dims - 1):
@@ -94,9 +113,9 @@ def _plain_surroundings(x: Tensor, logits: Tensor, spec: Any) -> Tensor:
         return answer
 
     colours, share, found, left = x * known, known, x * known, 1 - known
-    for scale in range(spec.fill_scales):
+    for scale in range(scales):
         colours, share = blurred(colours, scale), blurred(share, scale)
-        is_last = scale == spec.fill_scales - 1
+        is_last = scale == scales - 1
         trust = (share > 1e-6).to(x.dtype) if is_last else torch.minimum(share * 4, torch.ones_like(share))
         found = found + left * trust * colours / share.clamp_min(1e-6)
         left = left * (1 - trust)

@@ -34,7 +34,7 @@ MISTAKES = [
     ("[normalise]\nvalue_range = [0, 1]", '[normalise] value_range: [0.0, 1.0] with method = "mean_std"; expected method = "range"; leave value_range out otherwise'),
     ("[network]\ndept = 3", "[network] dept: no such setting; did you mean depth?"),
     ("[network]\nepochs = 3", "[network] epochs: no such setting; belongs in [train]"),
-    ("[network]\nxyzzy = 3", "[network] xyzzy: no such setting; expected one of kind, blocks, sub_blocks, differences, fill_scales, channels, base_width, depth, dims, convolution, kernel, convs_per_level, padding, border, up, down, norm, dropout"),
+    ("[network]\nxyzzy = 3", "[network] xyzzy: no such setting; expected one of kind, blocks, sub_blocks, differences, fill_scales, unveil, channels, base_width, depth, dims, convolution, kernel, convs_per_level, padding, border, up, down, norm, dropout"),
     ('[network]\nup = "transpose"', '[network] up: "transpose"; expected one of "transposed", "bilinear", "bicubic"; did you mean "transposed"?'),
     ("[network]\nchannels = [16, 32]\ndepth = 1\n[train]\ncrop = [32, 32]", "[network] channels: given together with depth; expected either channels, or base_width and depth; leave one out (on the command line: --set network.channels= or --set network.depth=)"),
     ("[network]\nchannels = [16, -32, 64]", "[network] channels: [16, -32, 64]; expected a list of 2 to 9 whole numbers from 1 to 8192"),

@@ -11,16 +11,13 @@ from hypothesis import strategies as st
 
 from tests.engine_cases import Case, assert_exact, cases, engine_for, made_network, networks
 from tests.plain_networks import plain_restorer
-from unetctl.errors import UsageError, WeightsError
+from unetctl.errors import WeightsError
 from unetctl.geometry.mirror import read_mirrored
 from unetctl.networks.build import build_network, fitted, folded, for_inference, spec_from_dict
 from unetctl.networks.network import TileFrame
 from unetctl.networks.restorer import Restorer, SubBlock
 from unetctl.networks.spec import RestorerSpec, UNetSpec
 from unetctl.networks.weights import WeightsHeader, load_weights, save_weights
-from unetctl.recipe import describe
-from unetctl.recipe.load import recipe_from_dict
-from unetctl.recipe.schema import Recipe
 from unetctl.runtime.engine import Engine, TileJob
 from unetctl.runtime.loop import tile_frame
 from unetctl.runtime.numerics import Scaling
@@ -38,11 +35,14 @@ def _one_thread():
     torch.set_num_threads(before)
 
 
-def restoring(case: Case, sub_blocks: int, differences: bool = False, fill_scales: int = 0) -> Case:
+def restoring(
+    case: Case, sub_blocks: int, differences: bool = False, fill_scales: int = 0, unveil: bool = False
+) -> Case:
     """The case with a restorer of such levels."""
     network = {k: v for k, v in case.network.items() if k != "convs_per_level"}
     network |= {"kind": "restorer", "sub_blocks": sub_blocks, "convolution": "same"}
     network |= {"differences": differences and network.get("kernel") != 1, "fill_scales": fill_scales}
+    network |= {"unveil": unveil and fill_scales > 0}
     return replace(case, network=network, context_slices=1, num_classes=1, method="none")
 
 
@@ -66,18 +66,24 @@ def taught(spec: RestorerSpec, seed: int = 0) -> Restorer:
     sub_blocks=st.integers(1, 3),
     differences=st.booleans(),
     fill_scales=st.sampled_from([0, 2]),
+    unveil=st.booleans(),
 )
 @example(
-    case=Case(NETWORK, "cyx", (33, 50), (16, 32), (2, 1), num_channels=3), sub_blocks=3, differences=True, fill_scales=3
+    case=Case(NETWORK, "cyx", (33, 50), (16, 32), (2, 1), num_channels=3),
+    sub_blocks=3,
+    differences=True,
+    fill_scales=3,
+    unveil=True,
 )
 @example(
     case=Case({**NETWORK, "kernel": 5}, "cyx", (33, 50), (16, 32), (2, 1), num_channels=3),
     sub_blocks=1,
     differences=True,
     fill_scales=0,
+    unveil=False,
 )
-def test_tiled_is_the_network_on_the_whole_mirrored_image(case, sub_blocks, differences, fill_scales):
-    assert_exact(restoring(case, sub_blocks, differences, fill_scales))
+def test_tiled_is_the_network_on_the_whole_mirrored_image(case, sub_blocks, differences, fill_scales, unveil):
+    assert_exact(restoring(case, sub_blocks, differences, fill_scales, unveil))
 
 
 @settings(max_examples=5, deadline=None)
@@ -86,22 +92,29 @@ def test_tiled_is_the_network_on_the_whole_mirrored_image(case, sub_blocks, diff
     sub_blocks=st.integers(1, 3),
     differences=st.booleans(),
     fill_scales=st.sampled_from([0, 2]),
+    unveil=st.booleans(),
 )
 @example(
     case=Case({**NETWORK, "border": "native"}, "cyx", (49, 37), (8, 4), (2, 2), num_channels=3),
     sub_blocks=3,
     differences=True,
     fill_scales=3,
+    unveil=True,
 )
-def test_tiled_is_the_network_with_its_own_padding_on_the_whole_image(case, sub_blocks, differences, fill_scales):
-    assert_exact(restoring(case, sub_blocks, differences, fill_scales))
+def test_tiled_is_the_network_with_its_own_padding_on_the_whole_image(
+    case, sub_blocks, differences, fill_scales, unveil
+):
+    assert_exact(restoring(case, sub_blocks, differences, fill_scales, unveil))
 
 
-@pytest.mark.parametrize(("differences", "fill_scales"), [(False, 0), (True, 0), (False, 4), (True, 2)])
+@pytest.mark.parametrize(
+    ("differences", "fill_scales", "unveil"),
+    [(False, 0, False), (True, 0, False), (False, 4, False), (True, 2, True), (False, 3, True)],
+)
 @pytest.mark.parametrize("border", ["mirror", "native"])
-def test_answers_are_what_a_textbook_computes(border, differences, fill_scales):
+def test_answers_are_what_a_textbook_computes(border, differences, fill_scales, unveil):
     values = {**NETWORK, "border": border}
-    case = restoring(Case(values, "cyx", (24, 40), (8, 8), (1, 1), num_channels=3), 2, differences, fill_scales)
+    case = restoring(Case(values, "cyx", (24, 40), (8, 8), (1, 1), num_channels=3), 2, differences, fill_scales, unveil)
     network = made_network(case).double()
     assert isinstance(network, Restorer)
     x = torch.rand(2, 3, 24, 40, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -124,10 +137,11 @@ def test_answers_are_what_a_textbook_computes(border, differences, fill_scales):
     head=st.integers(0, 1),
     differences=st.booleans(),
     fill_scales=st.integers(0, 3),
+    unveil=st.booleans(),
 )
-def test_cores_depend_on_no_pixel_beyond_the_margin(network, sub_blocks, axis, head, differences, fill_scales):
+def test_cores_depend_on_no_pixel_beyond_the_margin(network, sub_blocks, axis, head, differences, fill_scales, unveil):
     spec = restoring(
-        Case(network, "yx", (1, 1), (1, 1), (1, 1)), sub_blocks, differences, fill_scales
+        Case(network, "yx", (1, 1), (1, 1), (1, 1)), sub_blocks, differences, fill_scales, unveil
     ).recipe.network_spec
     assert isinstance(spec, RestorerSpec)
     module = taught(spec).eval()
@@ -333,68 +347,3 @@ def test_a_header_that_says_nonsense_is_refused(broken):
 def test_group_norm_is_named_inexact():
     assert RestorerSpec(1, (4, 4), norm="batch").is_exact
     assert "group norm" in RestorerSpec(1, (4, 4), norm="group").inexact_because
-
-
-# -- the recipe
-
-
-def recipe(**sections: dict[str, Any]) -> Recipe:
-    values: dict[str, Any] = {
-        "task": {"name": "mend"}, "input": {"channels": 3, "stack": False}, "normalise": {"method": "range"},
-        "network": NETWORK, "loss": {"kind": "restoration"}, "labels": {"kind": "image"}, "train": {"crop": [16, 16]},
-    }  # fmt: skip
-    return recipe_from_dict({**values, **sections}, "a test")
-
-
-def test_a_recipe_asks_for_a_restorer():
-    made = recipe(output={"keep": "image", "classes": ["damage"]})
-    assert made.network_spec == RestorerSpec(3, (2, 3, 4), border="mirror", down="max")
-    assert "3 residual sub-blocks a level" in describe(made)[-1]
-    assert "repaired where there is damage" in "".join(describe(made))
-    assert recipe_from_dict(made.to_dict(), "again") == made
-    two, three = (recipe(network={**NETWORK, "sub_blocks": n}) for n in (2, 3))
-    assert two.fingerprint() != three.fingerprint() == recipe().fingerprint()
-    seeing = recipe(network={**NETWORK, "differences": True})
-    assert seeing.network_spec == RestorerSpec(3, (2, 3, 4), border="mirror", down="max", differences=True)
-    assert "sees differences" in " ".join(describe(seeing))
-    filled = recipe(network={**NETWORK, "fill_scales": 2})
-    assert filled.network_spec == RestorerSpec(3, (2, 3, 4), border="mirror", down="max", fill_scales=2)
-    assert len({r.fingerprint() for r in (seeing, filled, three)}) == 3
-
-
-@pytest.mark.parametrize(
-    ("sections", "told"),
-    [
-        ({"loss": {}}, r"\[loss\] kind: \"cross_entropy\" together with network.kind = \"restorer\" and labels.kind"),
-        ({"labels": {}}, r"\[labels\] kind: \"binary\" together with network.kind = \"restorer\""),
-        ({"network": {}}, r"\[network\] kind: \"unet\" together with loss.kind = \"restoration\""),
-        ({"network": {"sub_blocks": 2}}, r"\[network\] sub_blocks: 2 with kind = \"unet\""),
-        ({"network": {"fill_scales": 2}}, r"\[network\] fill_scales: 2 with kind = \"unet\""),
-        ({"network": {"differences": True}}, r"\[network\] differences: true with kind = \"unet\""),
-        ({"network": {**NETWORK, "differences": True, "kernel": 1}}, r"\[network\] kernel: 1 with differences = true"),
-        ({"network": {**NETWORK, "convolution": "valid", "padding": "zero"}}, r"convolution: \"valid\" with kind"),
-        ({"network": {**NETWORK, "convs_per_level": 3}}, "use sub_blocks"),
-        ({"network": {**NETWORK, "dropout": 0.1}}, r"dropout: 0.1"),
-        ({"output": {"classes": ["a", "b"]}}, "2 classes"),
-        ({"normalise": {}}, "statistics of a picture change with its damage"),
-        ({"train": {"crop": [16, 16], "focus": 0.5}}, "clean pictures have no foreground"),
-        ({"damage": {"overlays": [4, 1]}}, r"\[damage\] overlays: \[4, 1\]; .* did you mean \[1, 4\]\?"),
-        ({"damage": {"size_px": [0, 8]}}, r"size_px: \[0, 8\]"),
-        ({"damage": {"alpha": [0.9, 0.3]}}, r"alpha: \[0.9, 0.3\]; .* did you mean \[0.3, 0.9\]\?"),
-        ({"damage": {"shapes": ["circle"]}}, r"\[damage\] shapes"),
-        ({"damage": {"colours": ["red"]}}, r"\[damage\] colours"),
-        ({"damage": {"picture": [0, 64]}}, r"\[damage\] picture: \[0, 64\]"),
-        ({"input": {"channels": 1}, "augment": {"hue_deg": 90}}, r"hue_deg: 90.* with input.channels = 1"),
-        ({"input": {"channels": 3}, "augment": {"saturation": [2, 1]}}, r"\[augment\] saturation: \[2"),
-    ],
-)
-def test_what_does_not_go_together_is_told(sections, told):
-    with pytest.raises(UsageError, match=told):
-        recipe(**sections)
-
-
-def test_damage_is_for_restoration_only():
-    with pytest.raises(UsageError, match=r"\[damage\]: given with loss.kind = \"cross_entropy\""):
-        recipe_from_dict({"task": {"name": "em"}, "damage": {"overlays": [1, 2]}}, "a test")
-    with pytest.raises(UsageError, match=r"select: \"psnr\" with loss.kind"):
-        recipe_from_dict({"task": {"name": "em"}, "train": {"select": "psnr"}}, "a test")

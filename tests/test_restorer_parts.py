@@ -5,13 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 
 from tests.test_restorer import taught
 from unetctl.networks.build import build_network
 from unetctl.networks.grow import can_fill, filling
 from unetctl.networks.restorer import Restorer
 from unetctl.networks.spec import RestorerSpec, UNetSpec
-from unetctl.networks.surroundings import continued
+from unetctl.networks.surroundings import continued, unveiled
 
 
 def test_what_lies_over_a_picture_shows_in_its_differences():
@@ -77,6 +78,42 @@ def test_what_is_taken_from_the_picture_is_given_by_its_surroundings():
     torch.testing.assert_close(answer.image, picture, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("opacity", [0.3, 0.6, 0.85])
+def test_what_shines_through_is_brought_back(opacity):
+    generator = torch.Generator().manual_seed(0)
+    fine = torch.rand(1, 3, 96, 96, generator=generator)
+    picture = 0.5 + 2.5 * (functional.avg_pool2d(functional.pad(fine, (4,) * 4, mode="reflect"), 9, 1) - 0.5)
+    damage = torch.zeros(1, 1, 96, 96)
+    damage[..., 30:70, 25:61] = 1
+    colour = torch.tensor([0.9, 0.1, 0.4])[:, None, None]
+    broken = torch.where(damage > 0, (1 - opacity) * picture + opacity * colour, picture)
+    found = unveiled(broken, damage, 6)
+    assert found.aminmax()[0] >= 0
+    assert found.aminmax()[1] <= 1
+    inside = (damage > 0).expand_as(picture)
+    error, before, filled = (
+        (one - picture)[inside].square().mean().sqrt() for one in (found, broken, continued(broken, 1 - damage, 6))
+    )
+    assert error < 0.5 * before
+    assert error < 0.75 * filled
+    # an error of the mask by a pixel does little: the very edge counts for neither side
+    shrunk = 1 - functional.max_pool2d(1 - damage, 3, 1, 1)
+    core = (shrunk > 0).expand_as(picture)
+    assert (unveiled(broken, shrunk, 6) - picture)[core].square().mean().sqrt() < 0.5 * before
+
+
+def test_what_is_whole_or_hidden_is_not_unveiled():
+    picture = torch.rand(1, 3, 40, 50, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(unveiled(picture, torch.zeros(1, 1, 40, 50), 4), picture, rtol=0, atol=1e-6)
+    damage = torch.zeros(1, 1, 40, 50)
+    damage[..., 10:30, 12:34] = 1
+    hidden = torch.where(damage > 0, torch.tensor(0.7), picture)
+    inside = unveiled(hidden, damage, 5)[..., 14:26, 16:30]
+    assert (inside - picture.mean((2, 3), keepdim=True)).abs().max() < 0.25  # about the mean of what lies around
+    other = torch.where(damage > 0, torch.tensor(0.1), picture)
+    torch.testing.assert_close(unveiled(other, damage, 5)[..., 14:26, 16:30], inside, rtol=0, atol=1e-4)
+
+
 def test_weights_without_filling_begin_one_that_fills():
     old = taught(RestorerSpec(3, (2, 3, 4)))
     spec = replace(old.spec, fill_scales=3)
@@ -89,6 +126,14 @@ def test_weights_without_filling_begin_one_that_fills():
     assert after is not None
     assert before is not None
     assert not torch.equal(after, before)
+    share = filling(old, replace(spec, unveil=True))
+    assert isinstance(share, Restorer)
+    with torch.no_grad():
+        assert torch.equal(share(x), old(x))
+    assert not share.picture_head.weight[-1].any()
+    assert torch.equal(
+        filling(share, spec).state_dict()["picture_head.weight"], new.state_dict()["picture_head.weight"]
+    )
     for other in (replace(spec, widths=(2, 3, 5)), UNetSpec(3, 1, (2, 3, 4))):
         assert not can_fill(old.spec, other)
         with pytest.raises(ValueError, match="more than fill_scales"):

@@ -69,11 +69,11 @@ def grown(network: UNet, spec: UNetSpec, seed: int | None = None) -> UNet:
 
 
 def can_fill(old: NetworkSpec, new: NetworkSpec) -> bool:
-    """True if two restorers differ by `RestorerSpec.fill_scales` alone: weights of one are weights of the other."""
+    """True if two restorers differ by `RestorerSpec.fill_scales` and `unveil` alone: weights of one serve the other."""
     return (
         isinstance(old, RestorerSpec)
         and isinstance(new, RestorerSpec)
-        and replace(old, fill_scales=new.fill_scales) == new
+        and replace(old, fill_scales=new.fill_scales, unveil=new.unveil) == new
     )
 
 
@@ -84,9 +84,16 @@ def filling(network: Network, spec: NetworkSpec) -> Network:
         ValueError: if `can_fill` says no.
     """
     if not can_fill(network.spec, spec):
-        raise ValueError(f"{network.spec} and {spec} differ by more than fill_scales")
+        raise ValueError(f"{network.spec} and {spec} differ by more than fill_scales and unveil")
     other = build_network(spec)
-    other.load_state_dict(network.state_dict())
+    weights = network.state_dict()
+    for name, have in other.state_dict().items():
+        if name.startswith(
+            "picture_head."
+        ):  # the share of what shines through, at first one half everywhere, comes last
+            taken = weights[name][: len(have)]
+            weights[name] = torch.cat((taken, taken.new_zeros((len(have) - len(taken), *taken.shape[1:]))))
+    other.load_state_dict(weights)
     return other.train(network.training)
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional
 from unetctl.networks.layers import _CONV, ConvUnit, Down, Up, crop, he_init, pad
 from unetctl.networks.network import Answer, Network, TileFrame
 from unetctl.networks.spec import AxisTrace, Interval, RestorerSpec
-from unetctl.networks.surroundings import continued
+from unetctl.networks.surroundings import continued, unveiled
 
 #: Of the pixels of a picture from 0 to 1, about.
 _DEVIATION = 0.25
@@ -146,7 +146,8 @@ class Restorer(Network):
 
     With `fill_scales` what lies around the damage that the mask's decoder finds is continued into it (see `surroundings`), and
     the prediction is ``x + g * x + max(-g, 0) * s + o``: what is taken from the picture is given by its surroundings s. How to
-    continue colours into a hole need not be learnt then, only where, and what else is there.
+    continue colours into a hole need not be learnt then, only where, and what else is there. With `unveil` s is, to a share
+    that the decoder says of each pixel, what shines through the damage as it was (see `surroundings.unveiled`).
 
     `Answer.image` is the prediction where damage is more likely than not (logit above 0), else the input as it is;
     `Answer.prediction` is the prediction everywhere, for losses and for other thresholds.
@@ -168,7 +169,7 @@ class Restorer(Network):
         self.mask_decoder = Decoder(spec, spec.mask_widths)
         self.picture_decoder = Decoder(spec, w[:-1])
         self.mask_head = _CONV[d](spec.mask_widths[0] if spec.depth else w[0], 1, 1)
-        self.picture_head = _CONV[d](w[0], 1 + spec.in_channels, 1)
+        self.picture_head = _CONV[d](w[0], 1 + spec.in_channels + spec.unveil, 1)
         he_init(self)
         self._keep_sizes()
 
@@ -200,19 +201,24 @@ class Restorer(Network):
         logits = _long(self.mask_head, self.mask_decoder(features, skips, traces))
         change = _long(self.picture_head, self.picture_decoder(features, skips, traces))
         image = image.to(change.dtype)
-        surroundings = crop(self._surroundings(image, logits), whole, core) if spec.fill_scales else None
+        surroundings = crop(self._surroundings(image, logits, change), whole, core) if spec.fill_scales else None
         logits, change, image = (crop(each, whole, core) for each in (logits, change, image))
         gain = change[:, :1]
-        prediction = image + gain * image + change[:, 1:]
+        prediction = image + gain * image + change[:, 1 : 1 + spec.in_channels]
         if surroundings is not None:
             prediction = prediction + (-gain).clamp_min(0) * surroundings
         return (Answer(logits, torch.where(logits > 0, prediction, image), prediction),)
 
-    def _surroundings(self, image: Tensor, logits: Tensor) -> Tensor:
-        """What is known around the damage, continued into it. No gradient goes this way: the mask has a loss of its own."""
+    def _surroundings(self, image: Tensor, logits: Tensor, change: Tensor) -> Tensor:
+        """What is known around the damage, continued into it. No gradient goes to the mask: it has a loss of its own."""
         pool = functional.max_pool2d if self.spec.dims == 2 else functional.max_pool3d
-        damage = pool(logits.detach().sigmoid(), 3, 1, 1)  # edges of overlays are no surroundings either
-        return continued(image, (1 - 2 * damage).clamp_min(0), self.spec.fill_scales)
+        probability = logits.detach().sigmoid()
+        damage = pool(probability, 3, 1, 1)  # edges of overlays are no surroundings either
+        filled = continued(image, (1 - 2 * damage).clamp_min(0), self.spec.fill_scales)
+        if not self.spec.unveil:
+            return filled
+        share = change[:, -1:].sigmoid()
+        return filled + share * (unveiled(image, probability, self.spec.fill_scales) - filled)
 
     @property
     def heads(self) -> tuple[str, ...]:

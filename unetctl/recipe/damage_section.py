@@ -48,6 +48,16 @@ class Damage(Section):
     clean_share: float = Field(
         default=0.0, ge=0, lt=1, description="share of crops left undamaged: what is whole is to stay as it is"
     )
+    remade_share: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of crops that are made anew before they are damaged, as other cameras and programs make pictures: "
+        "enlarged, denoised, in few colours, sharpened, noisy, compressed, drawn",
+    )
+    resaved_share: float = Field(
+        default=0.0, ge=0, le=1, description="share of crops that are saved as JPEG after they were damaged"
+    )
 
 
 def _damage_ranges(r: "Recipe") -> Iterator[Problem]:
@@ -93,7 +103,7 @@ def _restorer(r: "Recipe") -> Iterator[Problem]:
         if n.sub_blocks is not None:
             seen = f'{n.sub_blocks} with kind = "{n.kind}"'
             yield Problem("network.sub_blocks", seen, 'kind = "restorer"', "leave sub_blocks out otherwise")
-        for key in ("differences", "fill_scales"):
+        for key in ("differences", "fill_scales", "unveil"):
             if value := getattr(n, key):
                 seen = f'{str(value).lower()} with kind = "{n.kind}"'
                 yield Problem(f"network.{key}", seen, 'kind = "restorer"', f"leave {key} out otherwise")
@@ -109,6 +119,8 @@ def _restorer(r: "Recipe") -> Iterator[Problem]:
         yield Problem("network.dropout", f'{n.dropout} with kind = "restorer"', "0")
     if n.differences and n.kernel < 3:
         yield Problem("network.kernel", f"{n.kernel} with differences = true", "at least 3", "neighbours must be seen")
+    if n.unveil and not n.fill_scales:
+        yield Problem("network.unveil", "true with fill_scales = 0", "fill_scales from 1 up", "the same blurs do both")
     if r.output.num_channels > 1:
         yield Problem("output.classes", f'{r.output.num_channels} classes with kind = "restorer"', "one, the damage")
     if r.input.context_slices > 1:

@@ -146,6 +146,10 @@ class Network(Section):
         description="kind restorer continues what lies around the damage into it, by so many blurs, each twice as wide as the "
         "last; 6 reach 126 px",
     )
+    unveil: bool = Field(
+        default=False,
+        description="kind restorer brings what shines through the damage to the brightness and contrast of what lies around it",
+    )
     channels: Annotated[tuple[Width, ...], AS_LIST] | None = Field(
         default=None,
         min_length=2,
@@ -306,6 +310,7 @@ class Recipe(Section):
                 n.norm,
                 n.differences,
                 n.fill_scales,
+                n.unveil,
             )
         settings: dict[str, Any] = {
             "widths": n.widths,
@@ -342,7 +347,7 @@ class Recipe(Section):
         del parts["input"]["dpi"]
         if self.normalise.ground is None:
             del parts["normalise"]["ground"]
-        for key in ("differences", "fill_scales"):
+        for key in ("differences", "fill_scales", "unveil"):
             if not getattr(self.network, key):
                 del parts["network"][key]
         for key in ("channels", "base_width", "depth", "blocks", "sub_blocks"):

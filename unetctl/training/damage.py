@@ -58,6 +58,8 @@ class DamageOptions:
     colours: tuple[str, ...] = ()
     clean_share: float = 0.0
     picture: tuple[int, int] | None = None
+    remade_share: float = 0.0
+    resaved_share: float = 0.0
 
     @classmethod
     def of(cls, damage: Damage) -> "DamageOptions":

@@ -28,6 +28,7 @@ from unetctl.runtime.planning import MAX_CORE
 from unetctl.training.augment import AugmentOptions
 from unetctl.training.crops import Crops, Plane
 from unetctl.training.damage import DamageOptions, damaged, draw_for_crop, draw_overlays, on_levels
+from unetctl.training.makings import recompressed, remade
 from unetctl.training.sampler import Sampler
 from unetctl.training.validation import Validated, probability_of
 
@@ -61,10 +62,26 @@ class RestoringSampler(Sampler):
         else:
             # on the 256 levels of files, like the damage: else what lies between them would tell the whole from the damaged
             clean = on_levels(pixels.clamp(0, 1))
+            clean = _some(clean, drawn.rngs, self.damage.remade_share, remade)
             size = (clean.shape[-2], clean.shape[-1])
             broken, found, _ = damaged(clean, [draw_for_crop(rng, size, self.damage) for rng in drawn.rngs])
+            broken = _some(broken, drawn.rngs, self.damage.resaved_share, recompressed)
             mask = _middle(found, core)
         return broken, torch.cat((mask.float(), _middle(clean, core)), 1), weights
+
+
+def _some(
+    pictures: Tensor,
+    rngs: Sequence[np.random.Generator],
+    share: float,
+    change: Callable[[Tensor, np.random.Generator], Tensor],
+) -> Tensor:
+    """A share of the pictures (N, C, y, x) changed; nothing is drawn where the share is 0."""
+    if not share:
+        return pictures
+    return torch.stack(
+        [change(one, rng) if rng.random() < share else one for one, rng in zip(pictures, rngs, strict=True)]
+    )
 
 
 def _middle(x: Tensor, size: tuple[int, int]) -> Tensor:

@@ -20,6 +20,19 @@ from typing import Any, ClassVar, Literal
 from unetctl.networks.spec.base import Bounds, Interval, NetworkSpec, halo_of, num_pixels
 from unetctl.networks.spec.unet import AxisTrace, UNetSpec
 
+#: Pixels at the edge of the damage on either side that count for neither: the mask may be wrong by so many.
+EDGE_GAP_PX = 1
+#: Width of the rings inside and outside of the gap, from which an overlay's opacity follows. Wider ones do worse: pixels
+#: that lie farther apart have less to do with each other.
+RING_PX = 2
+#: Scales that continue one ring onto the other: they reach over both and what lies between.
+RING_SCALES = 2
+
+
+def reach_of(scales: int) -> int:
+    """How far so many blurs see, each twice as wide as the last, pixels."""
+    return 2 * ((1 << scales) - 1)
+
 
 @dataclass(frozen=True)
 class RestorerSpec:
@@ -40,6 +53,8 @@ class RestorerSpec:
             whole tile, so no tiling is exact.
         fill_scales: 0, or by how many blurs, each twice as wide as the last, what lies around the damage is continued into it;
             see `unetctl.networks.surroundings`. The mask is computed so much farther than the core.
+        unveil: by as many, what shines through the damage is brought to the mean and contrast of what lies around it, and
+            the picture's decoder says how much of that counts.
         differences: the encoder's first sub-block looks at fixed differences of neighbouring pixels, on a logarithmic scale.
     """
 
@@ -55,6 +70,7 @@ class RestorerSpec:
     norm: Literal["none", "batch", "group", "instance"] = "none"
     differences: bool = False
     fill_scales: int = 0
+    unveil: bool = False
 
     kind: ClassVar[str] = "restorer"
     title: ClassVar[str] = "restorer (one encoder, two decoders)"
@@ -64,6 +80,8 @@ class RestorerSpec:
             raise ValueError(f"levels of {self.sub_blocks} sub-blocks; they have at least 1")
         if self.fill_scales < 0:
             raise ValueError(f"{self.fill_scales} scales to continue the surroundings by; it is at least 0")
+        if self.unveil and not self.fill_scales:
+            raise ValueError("unveil without scales to do it by; fill_scales is at least 1 then")
         if self.differences and self.kernel < 3:
             raise ValueError(f"differences of neighbours with a kernel of {self.kernel}; it has at least 3 pixels")
         if self.in_channels < 1:
@@ -118,7 +136,9 @@ class RestorerSpec:
         """Sizes in words."""
         return (
             f"features {'-'.join(map(str, self.widths))}, {self.sub_blocks} residual "
-            f"sub-block{'s' * (self.sub_blocks != 1)} a level" + ", sees differences" * self.differences
+            f"sub-block{'s' * (self.sub_blocks != 1)} a level"
+            + ", sees differences" * self.differences
+            + ", unveils" * self.unveil
         )
 
     @property
@@ -140,9 +160,10 @@ class RestorerSpec:
     def reach(self) -> int:
         """How far beyond the core the mask is needed to fill the damage, pixels; a multiple of the stride."""
         stride = self.levels.stride[0]
-        needed = (
-            2 * ((1 << self.fill_scales) - 1) + 1 if self.fill_scales else 0
-        )  # and 1 by which the damage is widened
+        needed = 0
+        if self.fill_scales:  # and 1 by which the damage is widened
+            ring = max(reach_of(RING_SCALES) + EDGE_GAP_PX, EDGE_GAP_PX + RING_PX)
+            needed = reach_of(self.fill_scales) + (ring if self.unveil else 1)
         return -(-needed // stride) * stride
 
     def widened(self, size: int, core: Interval, ends: tuple[bool, bool]) -> Interval:
@@ -202,9 +223,12 @@ class RestorerSpec:
                 total += num_pixels([t.expanding[level].first for t in traces]) * w[level] * widths[level]
                 steps = zip(*(t.expanding[level].steps[1:] for t in traces), strict=True)
                 total += sum(num_pixels(list(axes)) for axes in steps) * taps * widths[level] ** 2
-        heads = w[0] * (self.in_channels + 1) + (self.mask_widths[0] if self.depth else w[0])
+        heads = w[0] * (self.in_channels + 1 + self.unveil) + (self.mask_widths[0] if self.depth else w[0])
         wide = num_pixels([t.expanding[0].last if self.depth else t.contracting[0].last for t in traces])
-        filling = self.fill_scales * self.dims * 5 * (self.in_channels + 1)
+        blurs = self.fill_scales * (self.in_channels + 1)
+        if self.unveil:  # means of two pictures and their squares, and each ring continued
+            blurs += self.fill_scales * (2 * self.in_channels + 3) + 4 * (self.in_channels + 1)
+        filling = self.dims * 5 * blurs
         return total + wide * (heads + filling)
 
     def peak_features(self, core: tuple[int, ...]) -> int:
@@ -218,6 +242,8 @@ class RestorerSpec:
         join = num_pixels([t.expanding[0].first for t in traces]) if self.depth else first
         skips = sum(num_pixels([t.contracting[lv].last for t in traces]) * n for lv, n in enumerate(self.widths))
         filling = 8 * (self.in_channels + 1) if self.fill_scales else 0
+        if self.unveil:
+            filling += 8 * (2 * self.in_channels + 3)
         levels = max(first, join) * max(4 * self.widths[0], filling)
         wide = num_pixels([t.expanding[0].last if self.depth else t.contracting[0].last for t in traces])
         return first * self.in_channels * 2 + skips + levels + wide * (self.in_channels + 1)
