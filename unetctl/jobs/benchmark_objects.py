@@ -22,11 +22,17 @@ from unetctl.jobs.benchmark_pictures import as_grey
 from unetctl.jobs.benchmark_planes import SelectedPlanes, predicted_volume
 from unetctl.jobs.benchmark_report import BenchmarkReport
 from unetctl.jobs.benchmark_truth import load_targets
+from unetctl.jobs.object_scale import ScaleFinder, middle_plane, wants_scale
 from unetctl.jobs.tasks import ResolvedTask
 from unetctl.metrics.objects import ObjectScores, match_objects, pooled
+from unetctl.networks.network import Network
 from unetctl.objects.rule import LabelRule, label_array
 from unetctl.reports.objects_page import ObjectMethod, ObjectPicture, save_object_pictures, write_objects_page
+from unetctl.runtime.device import resolve
 from unetctl.runtime.events import Listener, Note, StageEnded, StageProgress, StageStarted
+from unetctl.runtime.memory import budget
+from unetctl.runtime.planning import PlanWishes
+from unetctl.sources.scaled import ScaledSource, nearest
 from unetctl.training.crops import Plane
 from unetctl.training.splits import Selection, num_planes
 
@@ -95,10 +101,14 @@ def score_objects(
         for i, (selection, targets) in enumerate(zip(selections, truths, strict=True)):
             with SelectedPlanes(selection, task.recipe.input.channels) as source:
                 path = Path(scratch) / f"{i}.ome.zarr"
-                found = predicted_volume(source, task, network, path, device, quiet, should_stop, keep="probability")
+                scale = _scale(source, task, network, device, should_stop)
+                seen = source if scale == 1 else ScaledSource(source, scale)
+                found = predicted_volume(seen, task, network, path, device, quiet, should_stop, keep="probability")
                 raw = source.raw()
                 is_volume = source.is_volume
             labels = label_array(found, rule if is_volume else replace(rule, join_planes=False))
+            rows, columns = (nearest(n, m) for n, m in zip(labels.shape[-2:], raw.shape[-2:], strict=True))
+            labels = labels[..., rows[:, None], columns]
             for plane, grey, ids in zip(targets, raw, labels.reshape(raw.shape), strict=True):
                 if should_stop():
                     raise Stopped("stopped while scoring", "", "run the same command again")
@@ -111,6 +121,17 @@ def score_objects(
         with writing_into(output):
             _write(output, report, planes)
     return report
+
+
+def _scale(
+    source: SelectedPlanes, task: ResolvedTask, network: Network, device: str, should_stop: Callable[[], bool]
+) -> float:
+    """At which predict would show a page like this to the network; of several planes the middle one is looked at."""
+    if not wants_scale(task.recipe, None):
+        return 1.0
+    kind, compute = resolve(device, "auto")
+    finder = ScaleFinder(task, network, compute, kind, budget(None), PlanWishes(), should_stop)
+    return finder(*middle_plane(source))
 
 
 def _scored(number: int, plane: Plane, grey: Pixels, ids: Pixels, min_area_px: int, output: Path | None) -> _Plane:

@@ -170,7 +170,8 @@ def predicted_volume(
         Stopped: if asked to stop.
     """
     is_binary = task.recipe.output.num_channels == 1
-    options = PredictOptions(output=output, device=device, keep=keep or ("probability" if is_binary else "classes"))
+    keep_or_usual: Keep = keep or ("probability" if is_binary else "classes")
+    options = PredictOptions(output=output, device=device, keep=keep_or_usual, scale=1.0)  # as the source shows it
     _, compute = resolve(options.device, options.precision)
     budget_bytes = budget(None)
     wishes: PlanWishes = options.wishes

@@ -29,7 +29,7 @@ def load_targets(
     loaded = []
     for selection in selections:
         _go_on(should_stop)
-        pair = load_selection(selection, recipe)
+        pair = load_selection(selection, recipe, fits_objects=False)
         for note in pair.notes:
             emit(Note(note, "warning"))
         planes = tuple(replace(plane, pixels=np.broadcast_to(np.float32(0), (1, *plane.size))) for plane in pair.planes)

@@ -5,9 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from unetctl.errors import InputError, UsageError
+from unetctl.errors import InputError, Stopped, UsageError
 from unetctl.geometry.plan import TilePlan
 from unetctl.jobs.finish import finish_output
+from unetctl.jobs.object_scale import ScaleFinder, middle_plane, volume_hint, wants_scale
 from unetctl.jobs.options import PredictOptions
 from unetctl.jobs.outputs import output_path
 from unetctl.jobs.tasks import ResolvedTask
@@ -239,6 +240,8 @@ def _run_locked(
             emit(Note(f"removed {swept} unfinished files of a killed run", "detail"))
     todo = folder.missing(sink, indices, checksums=options.verify)
     times, complete = LoopTimes(), True
+    if len(todo) == plan.num_blocks and wants_scale(prediction.task.recipe, options.scale):
+        _tell_scale(prediction, plan, network, emit, should_stop)
     if todo:
         compute = compute or compute_blocks
         times, complete = compute(
@@ -251,6 +254,25 @@ def _run_locked(
         )
     status = "stopped" if not complete else "nothing-new" if options.part and not todo else "done"
     return _report(prediction, plan, status, num_done, times.num_blocks, times, begun)
+
+
+def _tell_scale(
+    prediction: Prediction, plan: RunPlan, network: Network, emit: Listener, should_stop: Callable[[], bool]
+) -> None:
+    """A look at a volume before it is begun: are its objects as large as those that the network knows?"""
+    task, options = prediction.task, prediction.options
+    device = apply_compute(plan.compute, options.device)
+    finder = ScaleFinder(
+        task, network, plan.compute, device, prediction.budget_bytes, replace(options.wishes, batch=1), should_stop
+    )
+    diameter_px = task.recipe.objects.diameter_px
+    assert diameter_px is not None
+    try:
+        text = volume_hint(finder(*middle_plane(prediction.source, plan.images[0].i_image)), diameter_px)
+    except Stopped:  # the blocks, too, will hear of it
+        return
+    if text:
+        emit(Note(text, "warning"))
 
 
 def compute_blocks(

@@ -110,6 +110,12 @@ def gather(wishes: DataWishes, recipe: Recipe, emit: Listener, should_stop: Call
                 val=(replace(whole, region=parts.val_region),),
             )
             emit(Note(str(parts), "info"))
+    scales = [pair.scale for pair in pairs]
+    if any(scale != 1 for scale in scales):
+        emit(Note(
+            f"pictures are shown at {min(scales):.2g} to {max(scales):.2g} times their size: so their median objects are about "
+            f"{recipe.objects.diameter_px:g} px wide (objects.diameter_px)", "info",
+        ))  # fmt: skip
     num_empty = sum(not plane.target.any() for plane in planes)
     if num_empty:
         emit(Note(f"{num_empty} of {len(planes)} planes hold background only", "info"))

@@ -25,6 +25,9 @@ def _objects_kind(r: "Recipe") -> Iterator[Problem]:
                     'kind = "objects"',
                     "leave it out otherwise",
                 )
+        if r.objects.diameter_px is not None:
+            seen = f'{r.objects.diameter_px:g} with kind = "{labels.kind}" of [labels]'
+            yield Problem("objects.diameter_px", seen, 'kind = "objects"', "leave it out otherwise")
         return
     if num != NUM_OBJECT_CLASSES:
         yield Problem("labels.kind", f'"objects" with {num} classes in [output]', "three of them, in order", _EXAMPLE)

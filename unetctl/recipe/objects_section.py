@@ -8,6 +8,13 @@ from unetctl.recipe.section import Section
 class Objects(Section):
     """From probabilities of background, interior and border to one number for every object (`--keep labels`)."""
 
+    diameter_px: float | None = Field(
+        default=None,
+        ge=4,
+        le=256,
+        description="training brings every picture to the scale where its median object is as large as a disc of this diameter, "
+        "and predict, without --scale, every page; absent: pictures stay as they are",
+    )
     seed_threshold: float = Field(
         default=0.5,
         gt=0,

@@ -146,6 +146,12 @@ def _as(values: Pixels, dtype: np.dtype[Any]) -> Pixels:
     return np.clip(np.rint(values), told.min, told.max).astype(dtype)
 
 
+def nearest(num_in: int, num_out: int, start: int = 0, stop: int | None = None) -> npt.NDArray[np.int64]:
+    """For positions start to stop of `num_out` along an axis, the nearest of `num_in` source pixels: of values without between."""
+    at = np.arange(start, num_out if stop is None else stop, dtype=np.int64)
+    return ((2 * at + 1) * num_in) // (2 * num_out)
+
+
 def scaled_size(shape: Ints, scale: float) -> tuple[int, int]:
     """(y, x) of a picture at a scale: rounded, at least one pixel."""
     y, x = (max(1, math.floor(n * scale + 0.5)) for n in shape[-2:])

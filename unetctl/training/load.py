@@ -15,6 +15,7 @@ import numpy.typing as npt
 from unetctl.errors import InputError
 from unetctl.geometry.box import Box, Ints
 from unetctl.geometry.mirror import mirror_indices
+from unetctl.geometry.object_size import median_diameter, scale_of
 from unetctl.recipe.schema import Recipe
 from unetctl.runtime.numerics import Scaling
 from unetctl.runtime.planning import choose_channels
@@ -22,11 +23,12 @@ from unetctl.runtime.reading import has_equal_channels, read_channels
 from unetctl.runtime.statistics import VolumeStatistics, measure
 from unetctl.sources.base import ImageInfo, Source
 from unetctl.sources.coloured import COLOURS, coloured, is_grey
+from unetctl.sources.scaled import ScaledSource
 from unetctl.training.crops import Plane
 from unetctl.training.pairs import Pair
 from unetctl.training.splits import Selection
 from unetctl.training.survey import check_size, count_planes, info_of, opened, plane_shape
-from unetctl.training.truth import Target, looks_like_mask, place, read_target
+from unetctl.training.truth import Target, looks_like_mask, place, read_target, resized_objects
 from unetctl.training.weightmap import border_weights, class_balance, label_cells
 
 __all__ = ["Evidence", "LoadedPair", "count_planes", "load_selection", "with_loss_weights"]
@@ -61,6 +63,7 @@ class LoadedPair:
         evidence: one a plane if `labels.foreground` is "darker": class 1 stands for the smaller label value until
             `unetctl.training.polarity` has settled which one is ink; else empty.
         notes: sentences for the user about labels and pixels.
+        scale: at which the planes are shown, for the sake of `objects.diameter_px`.
     """
 
     planes: tuple[Plane, ...]
@@ -68,12 +71,18 @@ class LoadedPair:
     spacing_um: tuple[float | None, ...]
     evidence: tuple[Evidence, ...] = ()
     notes: tuple[str, ...] = ()
+    scale: float = 1.0
 
 
-def load_selection(selection: Selection, recipe: Recipe) -> LoadedPair:
+def load_selection(selection: Selection, recipe: Recipe, *, fits_objects: bool = True) -> LoadedPair:
     """Reads the chosen planes of a pair.
 
     Grey values are scaled by the statistics of the whole volume, as at prediction.
+
+    Args:
+        selection: the planes.
+        recipe: says what pixels and labels mean.
+        fits_objects: False leaves pictures at their own scale whatever `objects.diameter_px` says.
 
     Raises:
         InputError: if picture and labels differ in size, pixels cannot be decoded, or labels hold values that the
@@ -87,14 +96,23 @@ def load_selection(selection: Selection, recipe: Recipe) -> LoadedPair:
         is_grey_rgb = recipe.input.channels == 1 and has_equal_channels(image, pair.i_image)
         channels, colour, _ = choose_channels(info, recipe, (0,) if is_grey_rgb else None)
         picture = _Volumes(image, pair.i_image, channels, colour, recipe)
-        planes, evidence, notes = [], [], []
+        targets = []
         for i_plane in selection.planes:
             try:
-                target = read_target(labels, pair, i_plane, recipe)
+                targets.append(read_target(labels, pair, i_plane, recipe))
             except InputError as error:
                 if picture.is_mask(i_plane):
                     raise _swapped(error, pair) from error
                 raise
+        scale = _object_scale(targets, recipe) if fits_objects else 1.0
+        if scale != 1:
+            scaled = ScaledSource(image, scale)
+            info = scaled.info.images[pair.i_image]
+            size = info.size_of("y"), info.size_of("x")
+            targets = [resized_objects(target, size, recipe) for target in targets]
+            picture = _Volumes(scaled, pair.i_image, channels, colour, recipe)
+        planes, evidence, notes = [], [], []
+        for i_plane, target in zip(selection.planes, targets, strict=True):
             name = pair.name if not plane_shape(info) else f"{pair.name}[{i_plane}]"
             pixels = picture.stacked(i_plane)
             weights = _without(target.weights, picture.nonfinite.get(i_plane))
@@ -103,7 +121,17 @@ def load_selection(selection: Selection, recipe: Recipe) -> LoadedPair:
             notes += [target.note] if target.note else []
         if picture.nonfinite:
             notes.append(_nonfinite_note(pair, picture.nonfinite))
-        return LoadedPair(tuple(planes), picture.value_range, info.spacing_um, tuple(evidence), tuple(notes))
+        return LoadedPair(tuple(planes), picture.value_range, info.spacing_um, tuple(evidence), tuple(notes), scale)
+
+
+def _object_scale(targets: Sequence[Target], recipe: Recipe) -> float:
+    """At which the objects of these planes have the size that the recipe wants; 1 where there are none."""
+    wanted = recipe.objects.diameter_px
+    ids = [target.objects for target in targets if target.objects is not None]
+    if wanted is None or not ids:
+        return 1.0
+    diameter = median_diameter(np.stack(ids))
+    return 1.0 if diameter is None else scale_of(diameter, wanted)
 
 
 def check_channels(info: ImageInfo, pair: Pair, recipe: Recipe) -> None:

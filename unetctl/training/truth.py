@@ -8,7 +8,7 @@ Encodings of two values: 0/1, 0/255, 1 bit, truth values, grey, grey saved as co
 transparent ground; and those that JPEG or scaling has smeared, if they are clearly two still.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,9 @@ from unetctl.runtime.numerics import LUMINANCE
 from unetctl.runtime.reading import read_channels
 from unetctl.sources.base import Source
 from unetctl.sources.raster_magic import raster_format
+from unetctl.sources.scaled import nearest
 from unetctl.training.colours import classes_of_colours
-from unetctl.training.object_targets import object_target
+from unetctl.training.object_targets import DEFAULT_BORDER_PX, interior_and_border, object_target
 from unetctl.training.pairs import Pair
 from unetctl.training.survey import info_of, plane_shape
 
@@ -101,6 +102,18 @@ def read_target(labels: Source, pair: Pair, i_plane: int, recipe: Recipe) -> Tar
         return Target(target)
     target[ignored] = 0
     return Target(target, np.where(ignored, 0.0, 1.0).astype(np.float32))
+
+
+def resized_objects(target: Target, size: tuple[int, int], recipe: Recipe) -> Target:
+    """Labelled objects at another size (y, x): each pixel is of the object that the nearest one was of, borders are as wide."""
+    known = recipe.labels
+    assert target.objects is not None
+    rows, columns = (nearest(n, m) for n, m in zip(target.objects.shape, size, strict=True))
+    ids = target.objects[rows[:, None], columns]
+    border_px = DEFAULT_BORDER_PX if known.border_px is None else known.border_px
+    classes = interior_and_border(ids, border_px, known.rim)
+    weights = None if target.weights is None else target.weights[:, rows[:, None], columns]
+    return replace(target, classes=classes[None], weights=weights, objects=ids)
 
 
 def two_sides(values: Pixels, where: str) -> TwoSides:

@@ -11,11 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from unetctl.geometry.box import Box, Ints
+from unetctl.jobs.object_scale import ScaleFinder
 from unetctl.jobs.options import PredictOptions
 from unetctl.jobs.pages.feed import FeedItem, OpenFile
 from unetctl.jobs.pages.labels import large_labels
 from unetctl.jobs.pages.results import FileResult, Gathering, PageStyle, stored_page
-from unetctl.jobs.pages.scaling import PageScale
+from unetctl.jobs.pages.scaling import PageScale, Stored
 from unetctl.jobs.pages.settings import PageSettings
 from unetctl.jobs.pages.shares import Shares
 from unetctl.jobs.pages.upkeep import key_of
@@ -49,6 +50,7 @@ class Ready:
         info: of the page, in the axes that the network is given.
         seen: as `info`, at the scale at which the network sees it.
         origin: of the page.
+        scale: at which the network sees it.
         pixels: decoded, as seen; None for a large page.
         under: of an overlay: decoded, as the page is; None otherwise, and for a large page.
         plan: of this page alone.
@@ -60,6 +62,7 @@ class Ready:
     info: ImageInfo
     seen: ImageInfo
     origin: PageOrigin
+    scale: PageScale
     pixels: Pixels | None
     plan: RunPlan
     under: Pixels | None = None
@@ -116,10 +119,16 @@ class PageComputer:
         self._has_told_grey = False
         recipe, kept = task.recipe, settings.values
         self._scale = PageScale(kept.get("scale"), kept["keep"], kept["threshold"])
+        device = apply_compute(settings.compute, options.device)
+        self._finder: ScaleFinder | None = None
+        if kept.get("diameter_px") is not None and kept.get("scale") is None:
+            self._finder = ScaleFinder(
+                task, network, settings.compute, device, shares.planner, settings.wishes(options), should_stop
+            )
         self._engine = Engine(
             network,
             settings.compute,
-            apply_compute(settings.compute, options.device),
+            device,
             batch=settings.batch,
             keep=self._scale.computed,
             activation=recipe.output.resolved_activation,
@@ -152,16 +161,19 @@ class PageComputer:
         under: Pixels | None = None
         if item.pixels is not None:
             pixels = in_axes(item.pixels, info)
-            is_grey = has_equal_channels(HeldPages([(info, pixels)]), 0)
+            held = HeldPages([(info, pixels)])
+            is_grey = has_equal_channels(held, 0)
             under = pixels if self._style.keep == "overlay" else None
-            pixels = self._scale.pixels(pixels)
+            scale = self._scale_of(held, info)
+            pixels = scale.pixels(pixels)
         else:
             pixels, page = None, opened.page(item.i_page, info)
-            scaled = self._scale.source(page).info
+            scale = self._scale_of(page, info)
+            scaled = scale.source(page).info
             chunk, identity = scaled.preferred_chunk, scaled.identity
             planner_bytes = self._shares.of_large(page.chunk_bytes)
             is_grey = has_equal_channels(page, 0)
-        seen = self._scale.info(info)
+        seen = scale.info(info)
         name = item.file.name if len(opened.images) == 1 else f"{item.file.name} page {item.i_page + 1}"
         told = replace(seen, name=name, notes=())
         planned = make_plan(
@@ -172,13 +184,21 @@ class PageComputer:
             self._num_weights,
             self._settings.compute,
             planner_bytes,
-            replace(self._settings.wishes(self._options), keep=self._scale.computed),
+            replace(self._settings.wishes(self._options), keep=scale.computed),
             {},
             frozenset({0}) if is_grey else frozenset(),
         )
         for text in planned.warnings:
             self._emit(Note(text, "warning"))
-        return Ready(opened, result, item.i_page, info, seen, opened.origins[item.i_page], pixels, planned.plan, under)
+        origin = opened.origins[item.i_page]
+        return Ready(opened, result, item.i_page, info, seen, origin, scale, pixels, planned.plan, under)
+
+    def _scale_of(self, page: Source, info: ImageInfo) -> PageScale:
+        """The user's scale; else, where objects are to have a certain size, the one that fits this page."""
+        if self._finder is None:
+            return self._scale
+        factor = self._finder(lambda box: np.asarray(page.read(0, box)), info)
+        return self._scale if factor == 1 else PageScale(factor, self._settings.values["keep"], 0.5)
 
     def compute(self, group: Sequence[Ready], done: PageDone) -> bool:
         """Computes pages: several in memory, or one large one.
@@ -204,7 +224,7 @@ class PageComputer:
             if not gathered[i].add(output_box(block.image, block.block.box), block.pixels):
                 return
             ready = group[i]
-            answer = self._scale.answer(gathered.pop(i).answer, ready.info)
+            answer = ready.scale.answer(self._style.labelled(gathered.pop(i).answer), ready.info)
             ready.result.add(ready.i_page, self._style.page(answer, ready.info, ready.origin, ready.under))
             done(ready, self._style.num_ink(answer) if self._style.counts_ink else None)
 
@@ -224,7 +244,7 @@ class PageComputer:
 
     def _compute_large(self, ready: Ready, done: PageDone) -> bool:
         """A page that is not to be held in memory: its blocks go to a store, resumable, its rows from there to the file."""
-        source = _Watched(self._scale.source(ready.opened.page(ready.i_page, ready.info)))
+        source = _Watched(ready.scale.source(ready.opened.page(ready.i_page, ready.info)))
         folder = RunFolder(self._store_path(ready))
         plan = ready.plan
         if folder.has_plan() and folder.plan().fingerprint != plan.fingerprint:
@@ -246,12 +266,13 @@ class PageComputer:
             self._note(times)
             if not complete:
                 return False
-        stored = self._scale.stored(sink, ready.info)
+        made: Stored = sink
         if self._style.rule is not None:
-            made = large_labels(stored, self._style.rule, folder.path, self._should_stop)
-            if made is None:
+            labels = large_labels(sink, self._style.rule, folder.path, self._should_stop)
+            if labels is None:
                 return False
-            stored = made
+            made = labels
+        stored = ready.scale.stored(made, ready.info)
         page, num_ink = stored_page(stored, self._style, ready.info, ready.origin, self._rows_under(ready))
         ready.result.add(ready.i_page, page)
         source.close()

@@ -63,13 +63,17 @@ class PageStyle:
         if self.keep == "overlay":
             assert under is not None
             return Page(tinted(under, answer), info.dpi, icc)
-        if self.rule is not None and answer.ndim == 3:  # those of a large page are made in its store
-            labels = label_array(answer, self.rule)
-            answer = labels.astype(np.uint16) if labels.max(initial=0) <= np.iinfo(np.uint16).max else labels
         if self.is_one_bit:
             plane = answer if answer.ndim == 2 else answer[0]
             return Page((plane > 0) if self.is_ink else (plane == 0), info.dpi, icc)
         return Page(np.ascontiguousarray(np.moveaxis(answer, 0, -1)) if answer.ndim == 3 else answer, info.dpi, icc)
+
+    def labelled(self, answer: Pixels) -> Pixels:
+        """What an answer is brought back to the page's size as: (y, x) labels if they are asked for, else itself."""
+        if self.rule is None:
+            return answer
+        labels = label_array(answer, self.rule)
+        return labels.astype(np.uint16) if labels.max(initial=0) <= np.iinfo(np.uint16).max else labels
 
     def num_ink(self, answer: Pixels) -> int:
         """Pixels of ink in an answer of masks or probabilities."""

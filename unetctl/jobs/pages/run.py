@@ -8,7 +8,9 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 
 from unetctl.errors import IncompleteError, InputError, ResourceError, UnetctlError, UsageError
+from unetctl.geometry.object_size import MOST_SCALE
 from unetctl.jobs.failures import failed_report
+from unetctl.jobs.object_scale import wants_scale
 from unetctl.jobs.options import PredictOptions
 from unetctl.jobs.pages import ledger as ledgers
 from unetctl.jobs.pages.aftermath import Tally, say_odd_pages, summary_of, write_checksums
@@ -166,13 +168,12 @@ class PageRun:
             self.task, self.network, self._settings, self.options, self._style, shares, self.pages.run, self.emit,
             self.should_stop,
         )  # fmt: skip
+        largest = MOST_SCALE if wants_scale(self.task.recipe, self.options.scale) else self.options.scale or 1.0
         feed = PageFeed(
             todo,
             self._wanted,
             max_bytes=shares.whole,
-            page_bytes=int(
-                shares.page / max(1.0, self.options.scale or 1.0) ** 2 / (_LABEL_BYTES if self._style.rule else 1)
-            ),
+            page_bytes=int(shares.page / max(1.0, largest) ** 2 / (_LABEL_BYTES if self._style.rule else 1)),
             ahead_bytes=shares.ahead,
             pdf_dpi=self.page_options.pdf_dpi,
         )

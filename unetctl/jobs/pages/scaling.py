@@ -10,7 +10,7 @@ from unetctl.jobs.pages.views import OnePage, Pixels
 from unetctl.runtime.numerics import Keep
 from unetctl.sinks.base import OutputLayout
 from unetctl.sources.base import ImageInfo, Source
-from unetctl.sources.scaled import ResampledView, ScaledSource, resampled, scaled_info, scaled_size
+from unetctl.sources.scaled import ResampledView, ScaledSource, nearest, resampled, scaled_info, scaled_size
 
 #: Probability 1 as it is kept.
 _FULL = 255.0
@@ -33,7 +33,7 @@ class PageScale:
     """How pages are scaled, and answers back; without a factor all stays as it is.
 
     Masks are made of probabilities that were brought back to the page's size, so that strokes keep smooth edges; classes
-    are those of the nearest pixel.
+    and labels are those of the nearest pixel: what is an object is decided at the scale at which it was seen.
 
     Args:
         factor: by which the network sees pages enlarged; None: as they are.
@@ -74,7 +74,7 @@ class PageScale:
 
     def brought_back(self, read: Any, shape: Ints, dtype: np.dtype[Any], size: tuple[int, int], box: Box) -> Pixels:
         """A box of an answer at another size."""
-        if self._keep == "classes":
+        if self._keep in ("classes", "labels"):
             return _nearest(read, shape, size, box)
         if self._keep not in ("mask", "overlay"):
             return ResampledView(read, shape, dtype, size).read(box)
@@ -112,7 +112,7 @@ def _nearest(read: Any, shape: Ints, size: tuple[int, int], box: Box) -> Pixels:
     taken = []
     bounds = list(box)[:-2]
     for num_in, num_out, (start, stop) in zip(shape[-2:], size, list(box)[-2:], strict=True):
-        at = ((2 * np.arange(start, stop) + 1) * num_in) // (2 * num_out)
+        at = nearest(num_in, num_out, start, stop)
         bounds.append((int(at[0]), int(at[-1]) + 1))
         taken.append(at - at[0])
     pixels = np.asarray(read(Box(tuple(a for a, _ in bounds), tuple(b for _, b in bounds))))

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from unetctl.errors import ResourceError, UsageError
+from unetctl.jobs.object_scale import wants_scale
 from unetctl.jobs.options import PredictOptions
 from unetctl.jobs.pages.options import PageOptions
 from unetctl.jobs.pages.shares import Shares
@@ -94,8 +95,10 @@ def new_settings(
         "channel": None if options.channels is None else list(options.channels),
         "numerics_version": NUMERICS_VERSION,
     }  # fmt: skip
+    if wants_scale(recipe, options.scale):
+        values["diameter_px"] = recipe.objects.diameter_px
     if keep == "labels":
-        values["objects"] = recipe.objects.model_dump()
+        values["objects"] = recipe.objects.model_dump(exclude_none=True)
     return from_values(values)
 
 
