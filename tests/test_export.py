@@ -101,6 +101,7 @@ def test_every_kind_of_network_that_recipes_know_can_be_exported(tmp_path: Path)
                     "padding": "reflect",
                     "differences": True,
                     "fill_scales": 2,
+                    "unveil": True,
                 }
             )
         )

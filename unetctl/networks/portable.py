@@ -10,6 +10,7 @@ Needs the extra `export` (onnx, onnxscript, onnxruntime).
 import logging
 import math
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -160,8 +161,9 @@ def to_onnx(network: Network, metadata: Mapping[str, str], producer: tuple[str, 
                 program, dynamo=True, input_names=[INPUT], output_names=names, external_data=False, verbose=False
             )
         except RuntimeError as error:
+            reason = re.sub(r"\x1b\[[\d;]*m", "", str(error.__cause__ or error)).splitlines()[0]  # torch colours it
             raise WeightsError(
-                f"torch could not translate this {spec.title} to ONNX ({str(error).splitlines()[0]})",
+                f"torch could not translate this {spec.title} to ONNX ({reason})",
                 "a network that torch.onnx.export understands",
             ) from error
         assert made is not None

@@ -87,7 +87,7 @@ def unveiled(x: Tensor, damage: Tensor, scales: int) -> Tensor:
         (means[:, 2 * num + k : 2 * num + k + 1] - one.square().sum(1, keepdim=True)).clamp_min(0) + _NOTHING
         for k, one in enumerate((of_veiled, of_clear))
     ]
-    contrast = (variances[0] / variances[1]).sqrt().clamp(_LEAST_CONTRAST, 1)
+    contrast = (variances[0] / variances[1]).sqrt().clamp(_LEAST_CONTRAST, 1.0)
     return (of_clear + (x - of_veiled) / contrast).clamp(0, 1)
 
 
