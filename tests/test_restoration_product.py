@@ -21,7 +21,8 @@ from unetctl.training.splits import Selection
 
 Pixels = npt.NDArray[Any]
 TINY = (
-    "--set", "network.channels=4,6,8", "--set", "network.fill_scales=3", "--set", "train.crop=32,32", "--set", "train.batch=4", "--set", "damage.size_px=6,16",
+    "--set", "network.channels=4,6,8", "--set", "network.fill_scales=3",
+    "--set", "train.crop=32,32", "--set", "train.batch=4", "--set", "damage.size_px=6,16",
     "--set", "damage.picture=32,32", "--set", "train.warmup_steps=5", "--set", "train.ema=0.9", "--set", "train.grad_clip=10",
     "--set", "damage.opaque_share=1", "--set", "damage.colours=#ff00c8", "--set", "train.workers=0",
 )  # fmt: skip

@@ -136,7 +136,7 @@ def test_damage_that_is_given_stays_what_it_is():
     clean = pictures(1, 3, (50, 60))
     broken, mask, _ = damaged(clean, overlays_of(5, 1, (50, 60)))
     plane = Plane("pair", torch.cat((broken, clean), 1)[0].numpy(), mask[0].numpy().astype(np.uint8))
-    made = sampler([plane], brightness=0.2)
+    made = sampler([plane], brightness=0.2, scale=(0.7, 1.5))
     batch = RestoringSampler(made.crops, exact_augment(made.augment), 7, 4)(0)
     inside, truth = batch.targets[:, :1] > 0, batch.targets[:, 1:]
     assert inside.any()

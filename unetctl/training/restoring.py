@@ -38,7 +38,8 @@ Pixels = npt.NDArray[Any]
 THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(2, 19))
 #: Names the stream of random numbers that damages validation pictures.
 _VALIDATION_STREAM = 5
-_GEOMETRY = ("flip", "rotate", "elastic_sigma_px", "elastic_grid", "elastic_prob", "scale", "interpolation")
+#: What may vary where the damage is given. Not the scale: resampling would blur the traces of the damage and its edge.
+_GEOMETRY = ("flip", "rotate", "elastic_sigma_px", "elastic_grid", "elastic_prob", "interpolation")
 
 
 @dataclass(frozen=True)
