@@ -61,7 +61,9 @@ def test_the_scale_found_fits_even_if_sizes_are_misjudged_at_wrong_scales(diamet
     assert abs(math.log(scale / best)) <= math.log(1.25)
 
 
-@pytest.mark.parametrize(("seen", "found"), [({}, 1.0), ({2.0: 5.0, 4.0: 5.0}, 4.0), ({0.5: 80.0, 0.25: 80.0}, 0.25)])
+@pytest.mark.parametrize(
+    ("seen", "found"), [({}, 1.0), ({2.0: 9.0, 2**1.25: 9.0}, 2**1.25), ({0.5: 80.0, 0.25: 80.0}, 0.25)]
+)
 def test_where_nothing_is_seen_other_scales_are_tried(seen: dict[float, float], found: float) -> None:
     assert fitting_scale(seen.get, WANTED) == found
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 #: Farthest that a picture is shrunk and enlarged: beyond, what little is left is not worth guessing.
-LEAST_SCALE, MOST_SCALE = 0.25, 4.0
+LEAST_SCALE, MOST_SCALE = 0.25, 3.0
 #: Scales from one to twice as much: a tenth more or less is nothing to a network, and equal scales are told alike.
 _STEPS = 4
 _MOST_LOOKS = 4

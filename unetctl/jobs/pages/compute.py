@@ -164,11 +164,11 @@ class PageComputer:
             held = HeldPages([(info, pixels)])
             is_grey = has_equal_channels(held, 0)
             under = pixels if self._style.keep == "overlay" else None
-            scale = self._scale_of(held, info)
+            scale = self._scale_of(held, info, item.file.name)
             pixels = scale.pixels(pixels)
         else:
             pixels, page = None, opened.page(item.i_page, info)
-            scale = self._scale_of(page, info)
+            scale = self._scale_of(page, info, item.file.name)
             scaled = scale.source(page).info
             chunk, identity = scaled.preferred_chunk, scaled.identity
             planner_bytes = self._shares.of_large(page.chunk_bytes)
@@ -193,11 +193,16 @@ class PageComputer:
         origin = opened.origins[item.i_page]
         return Ready(opened, result, item.i_page, info, seen, origin, scale, pixels, planned.plan, under)
 
-    def _scale_of(self, page: Source, info: ImageInfo) -> PageScale:
+    def _scale_of(self, page: Source, info: ImageInfo, name: str) -> PageScale:
         """The user's scale; else, where objects are to have a certain size, the one that fits this page."""
         if self._finder is None:
             return self._scale
         factor = self._finder(lambda box: np.asarray(page.read(0, box)), info)
+        self._emit(
+            Note(
+                f"{name} is seen at {factor:.3g} times its size, where its objects are as large as known ones", "detail"
+            )
+        )
         return self._scale if factor == 1 else PageScale(factor, self._settings.values["keep"], 0.5)
 
     def compute(self, group: Sequence[Ready], done: PageDone) -> bool:
