@@ -42,13 +42,13 @@ def save_object_weights(path: Path) -> None:
     save_weights(path, network, WeightsHeader("blobs", recipe.network_spec.to_dict(), recipe.to_dict()))
 
 
-def save_bright_weights(path: Path, diameter_px: float | None = None) -> None:
+def save_bright_weights(path: Path, diameter_px: float | None = None, method: str = "range") -> None:
     """A network that is no black box: what is brighter than the middle grey is interior, at every pixel by itself."""
     recipe = recipe_from_dict(
         {
             "task": {"name": "bright"},
             "input": {"stack": False},
-            "normalise": {"method": "range"},
+            "normalise": {"method": method},
             "network": {"base_width": 2, "depth": 1, "convolution": "same"},
             "output": {"classes": ["background", "interior", "border"], "keep": "labels"},
             "objects": {"min_area_px": 4, **({} if diameter_px is None else {"diameter_px": diameter_px})},

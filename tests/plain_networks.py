@@ -88,7 +88,10 @@ def _plain_unveiled(x: Tensor, damage: Tensor, spec: Any, pool: Any) -> Tensor:
     """Mean and deviation of both sides of the edge, by weighted means of centred squares where the module takes moments."""
     inside = functional.relu(1 - 2 * pool(1 - damage, 3, stride=1, padding=1))
     outside = functional.relu(1 - 2 * pool(damage, 3, stride=1, padding=1))
-    rings = inside * pool(1 - damage, 7, stride=1, padding=3) + outside * pool(damage, 7, stride=1, padding=3)
+    near_whole, near_damage = (
+        functional.relu(2 * pool(one, 7, stride=1, padding=3) - 1) for one in (1 - damage, damage)
+    )
+    rings = inside * near_whole + outside * near_damage
     veiled = torch.where(inside > 0, x, _plain_continued(x, inside, 2, spec))
     clear = torch.where(outside > 0, x, _plain_continued(x, outside, 2, spec))
     means = [_plain_continued(one, rings, spec.fill_scales, spec) for one in (veiled, clear)]

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.object_cases import discs, save_bright_weights
+from unetctl.errors import UsageError
 from unetctl.geometry.object_size import LEAST_SCALE, MOST_SCALE, fitting_scale, median_diameter, scale_of
 from unetctl.jobs.api import predict
 from unetctl.jobs.benchmark_truth import load_targets
@@ -165,6 +166,47 @@ def test_pages_are_seen_at_the_scale_of_their_objects(bright: Path, monkeypatch:
         predict(f"in/{name}.png", bright, output=Path(f"{name}.png"), scale=scale, precision="fp32")
         assert len(np.unique(labels_of(f"{name}.png"))) == len(np.unique(truth[name]))
     assert np.array_equal(labels_of("c.png"), labels_of("out/c.png"))  # 21 px are about 20
+
+
+def test_a_page_that_is_empty_in_the_middle_is_looked_at_elsewhere_and_by_its_own_statistics(tmp_path: Path) -> None:
+    """By itself an empty part would be stretched until its noise looks like objects."""
+    weights = tmp_path / "stretched.safetensors"
+    save_bright_weights(weights, WANTED, "percentile")
+    ids = discs((1400, 1500), 9)
+    ids[:, 420:] = ids[500:] = 0
+    noise = np.random.default_rng(0).integers(0, 12, ids.shape)
+    Image.fromarray((np.where(ids > 0, 230, 10) + noise).astype(np.uint8)).save("corner.png")
+    notes: list[str] = []
+    predict(
+        "corner.png", weights, output=Path("corner-labels.png"), precision="fp32",
+        emit=lambda event: notes.append(event.text) if isinstance(event, Note) else None,
+    )  # fmt: skip
+    (told,) = (note for note in notes if "is seen at" in note)
+    assert float(told.split("seen at ")[1].split()[0]) == pytest.approx(WANTED / 9, rel=0.15)
+    assert len(np.unique(labels_of("corner-labels.png"))) == len(np.unique(ids))
+
+
+def test_a_stop_while_a_page_is_looked_at_is_no_failure_of_the_page(
+    bright: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("in").mkdir()
+    for name in "ab":
+        Image.fromarray(np.where(discs((90, 90), 20) > 0, 230, 10).astype(np.uint8)).save(f"in/{name}.png")
+    with monkeypatch.context() as patched:
+        patched.setattr("unetctl.jobs.object_scale.PipelinedLoop.run", lambda *_: False)  # as when asked to stop
+        reports = predict("in", bright, output=Path("out"), precision="fp32")
+    assert [report.status for report in reports] == ["stopped"]
+    assert not any("failed" in path.read_text() for path in Path("out.run").glob("ledger*"))
+    assert {report.status for report in predict("in", bright, output=Path("out"), precision="fp32")} == {"done"}
+
+
+@pytest.mark.parametrize("section", [{"network": {"dims": 3}}, {"input": {"context_slices": 3}}])
+def test_a_size_is_for_networks_that_see_single_planes(section: dict[str, Any]) -> None:
+    values: dict[str, Any] = recipe(diameter_px=WANTED).to_dict()
+    for name, settings in section.items():
+        values[name] |= settings
+    with pytest.raises(UsageError, match="diameter_px: 20 with "):
+        recipe_from_dict(values, "tests")
 
 
 @pytest.mark.parametrize(("diameter", "is_told"), [(8, True), (20, False), (50, True)])

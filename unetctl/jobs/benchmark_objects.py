@@ -126,8 +126,11 @@ def score_objects(
 def _scale(
     source: SelectedPlanes, task: ResolvedTask, network: Network, device: str, should_stop: Callable[[], bool]
 ) -> float:
-    """At which predict would show a page like this to the network; of several planes the middle one is looked at."""
-    if not wants_scale(task.recipe, None):
+    """At which predict would show a page like this to the network; of several the middle one stands for all.
+
+    Volumes are shown at their own scale, as predict does.
+    """
+    if not wants_scale(task.recipe, None) or source.is_volume:
         return 1.0
     kind, compute = resolve(device, "auto")
     finder = ScaleFinder(task, network, compute, kind, budget(None), PlanWishes(), should_stop)

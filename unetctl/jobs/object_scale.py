@@ -5,7 +5,7 @@
     middle_plane(source) -> (read, info) of the plane that stands for a volume
     volume_hint(factor, diameter_px) -> what the user of a volume should know, or ""
 
-See `unetctl.geometry.object_size`. Looking costs a few passes over the middle of a picture; `--scale` saves them.
+See `unetctl.geometry.object_size`. Looking costs a few passes over a part of a picture; `--scale` saves them.
 """
 
 from collections.abc import Callable
@@ -29,9 +29,10 @@ from unetctl.runtime.engine import Engine
 from unetctl.runtime.loop import DoneBlock, PipelinedLoop, output_box
 from unetctl.runtime.planning import PlanWishes, make_plan
 from unetctl.runtime.reading import BlockReader, StatisticsStore, has_equal_channels
-from unetctl.sources.base import ImageInfo, Source
+from unetctl.runtime.run_plan import RunPlan
+from unetctl.sources.base import ImageInfo, Source, SourceInfo
 from unetctl.sources.memory import MemorySource
-from unetctl.sources.scaled import resampled, scaled_size
+from unetctl.sources.scaled import ScaledSource
 
 Pixels = npt.NDArray[Any]
 
@@ -39,6 +40,10 @@ Pixels = npt.NDArray[Any]
 _WORTH_TELLING = 1.3
 #: Side of what is looked at, as the network sees it: hundreds of objects, a second.
 _LOOK_PX = 1024
+#: Nothing is told by less.
+_LEAST_LOOK_PX = 32
+#: Where on a page that is larger there may be something to look at (y, x): in the middle, and if more is to be seen there, around it.
+_PLACES = ((0.5, 0.5), (0.25, 0.25), (0.25, 0.75), (0.75, 0.25), (0.75, 0.75))
 
 
 def wants_scale(recipe: Recipe, scale: float | None) -> bool:
@@ -86,14 +91,18 @@ class ScaleFinder:
         """
         wanted = self._task.recipe.objects.diameter_px
         assert wanted is not None
+        plane = _Plane(read, info)
+        statistics = self._statistics(plane)
+        place = _busiest(read, info)
 
         def diameter_at(scale: float) -> float | None:
-            pixels = read(_middle(info, round(_LOOK_PX / scale)))
-            size = scaled_size(pixels.shape, scale)
-            if size != pixels.shape[-2:]:
-                pixels = resampled(pixels, size)
+            seen: Source = plane if scale == 1 else ScaledSource(plane, scale)
+            image = seen.info.images[0]
+            if min(image.shape[-2:]) < _LEAST_LOOK_PX and scale != 1:
+                return None
+            pixels = np.asarray(seen.read(0, _window(image, place)))
             source = MemorySource(pixels, info.axes, is_rgb=info.is_rgb)
-            diameter = median_diameter(label_array(self._answer(source), self._rule))
+            diameter = median_diameter(label_array(self._answer(source, statistics), self._rule))
             return None if diameter is None else diameter / scale
 
         return fitting_scale(diameter_at, wanted)
@@ -107,29 +116,55 @@ class ScaleFinder:
             activation=output.resolved_activation, threshold=output.threshold,
         )  # fmt: skip
 
-    def _answer(self, source: Source) -> Pixels:
-        """(3, y, x) probabilities as they are stored."""
+    def _plan(self, source: Source, statistics: dict[str, object]) -> RunPlan:
         recipe, num_weights = self._task.recipe, sum(p.numel() for p in self._network.parameters())
         is_grey = has_equal_channels(source, 0)
-        plan = make_plan(
+        return make_plan(
             source.info, {}, recipe, self._task.weights_sha256, num_weights, self._compute, self._budget_bytes,
-            replace(self._wishes, batch=self._wishes.batch or 1), {}, frozenset({0}) if is_grey else frozenset(),
+            replace(self._wishes, batch=self._wishes.batch or 1), statistics, frozenset({0}) if is_grey else frozenset(),
         ).plan  # fmt: skip
+
+    def _statistics(self, plane: Source) -> dict[str, object]:
+        """Of the whole picture, by which it will be normalised: an empty part by itself would be all noise."""
+        plan = self._plan(plane, {})
+        store = StatisticsStore(None, "look", plan, self._should_stop)
+        if store.of(plane, plan.images[0], 0, self._task.recipe.normalise) is None:
+            raise _stopped()
+        return {key: value.to_dict() for key, value in store.known.items()}
+
+    def _answer(self, source: Source, statistics: dict[str, object]) -> Pixels:
+        """(3, y, x) probabilities as they are stored."""
+        plan = self._plan(source, statistics)
         answer = np.empty(plan.images[0].output.shape, plan.images[0].output.dtype)
 
         def write(block: DoneBlock) -> None:
             answer[output_box(block.image, block.block.box).slices()] = block.pixels
 
         loop = PipelinedLoop(
-            plan,
-            BlockReader(source, plan, StatisticsStore(None, "pages", plan)),
-            self._engine,
-            write,
-            self._should_stop,
+            plan, BlockReader(source, plan, StatisticsStore(None, "look", plan)), self._engine, write, self._should_stop
         )
         if not loop.run(range(plan.num_blocks)):
-            raise Stopped("stopped while the scale was looked for", "", "run the same command again")
+            raise _stopped()
         return answer
+
+
+class _Plane:
+    """One plane as a source of its own."""
+
+    def __init__(self, read: Callable[[Box], Pixels], info: ImageInfo) -> None:
+        self._read = read
+        self.info = SourceInfo("page", "pages", (replace(info, spacing_um=(), dpi=None, notes=()),))
+
+    def read(self, i_image: int, box: Box) -> Pixels:
+        """See `Source.read`."""
+        return self._read(box)
+
+    def close(self) -> None:
+        """The plane belongs to somebody else."""
+
+
+def _stopped() -> Stopped:
+    return Stopped("stopped while the scale was looked for", "", "run the same command again")
 
 
 def middle_plane(source: Source, i_image: int = 0) -> tuple[Callable[[Box], Pixels], ImageInfo]:
@@ -158,11 +193,19 @@ def volume_hint(factor: float, diameter_px: float) -> str:
     )
 
 
-def _middle(info: ImageInfo, most: int) -> Box:
-    """The middle of a picture, at most so many pixels a side, all channels."""
+def _busiest(read: Callable[[Box], Pixels], info: ImageInfo) -> tuple[float, float]:
+    """Where on a page most is to be seen, of some places (y, x), 0..1; the middle of one that is looked at whole."""
+    if max(info.shape[-2:]) <= _LOOK_PX:
+        return _PLACES[0]
+    contrasts = [float(np.nan_to_num(np.nanstd(read(_window(info, place)).astype(np.float32)))) for place in _PLACES]
+    return _PLACES[int(np.argmax(contrasts))]
+
+
+def _window(info: ImageInfo, place: tuple[float, float]) -> Box:
+    """As much of a picture about a place as is looked at, all channels."""
     start, stop = [0] * len(info.shape), list(info.shape)
-    for axis in (-2, -1):
-        size = min(info.shape[axis], max(1, most))
-        start[axis] = (info.shape[axis] - size) // 2
+    for axis, at in zip((-2, -1), place, strict=True):
+        size = min(info.shape[axis], _LOOK_PX)
+        start[axis] = min(max(0, round(at * info.shape[axis]) - size // 2), info.shape[axis] - size)
         stop[axis] = start[axis] + size
     return Box(tuple(start), tuple(stop))

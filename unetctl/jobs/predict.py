@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from unetctl.errors import InputError, Stopped, UsageError
+from unetctl.errors import InputError, UnetctlError, UsageError
 from unetctl.geometry.plan import TilePlan
 from unetctl.jobs.finish import finish_output
 from unetctl.jobs.object_scale import ScaleFinder, middle_plane, volume_hint, wants_scale
@@ -269,7 +269,7 @@ def _tell_scale(
     assert diameter_px is not None
     try:
         text = volume_hint(finder(*middle_plane(prediction.source, plan.images[0].i_image)), diameter_px)
-    except Stopped:  # the blocks, too, will hear of it
+    except UnetctlError:  # no hint, then; what is wrong with the volume, if anything, its blocks will say
         return
     if text:
         emit(Note(text, "warning"))

@@ -73,10 +73,13 @@ def unveiled(x: Tensor, damage: Tensor, scales: int) -> Tensor:
     def near(one: Tensor, radius: int) -> Tensor:
         return widest(one, 2 * radius + 1, 1, radius)
 
-    whole = 1 - damage
-    inside = (1 - 2 * near(whole, EDGE_GAP_PX)).clamp_min(0)
-    outside = (1 - 2 * near(damage, EDGE_GAP_PX)).clamp_min(0)
-    rings = inside * near(whole, EDGE_GAP_PX + RING_PX) + outside * near(damage, EDGE_GAP_PX + RING_PX)
+    def surely(probability: Tensor) -> Tensor:
+        """0 up to one half: a little doubt everywhere must not make a ring of everything."""
+        return (2 * probability - 1).clamp_min(0)
+
+    whole, around = 1 - damage, EDGE_GAP_PX + RING_PX
+    inside, outside = surely(1 - near(whole, EDGE_GAP_PX)), surely(1 - near(damage, EDGE_GAP_PX))
+    rings = inside * surely(near(whole, around)) + outside * surely(near(damage, around))
     veiled = torch.where(inside > 0, x, continued(x, inside, RING_SCALES))
     clear = torch.where(outside > 0, x, continued(x, outside, RING_SCALES))
     squares = [one.square().sum(1, keepdim=True) for one in (veiled, clear)]

@@ -29,6 +29,15 @@ def _objects_kind(r: "Recipe") -> Iterator[Problem]:
             seen = f'{r.objects.diameter_px:g} with kind = "{labels.kind}" of [labels]'
             yield Problem("objects.diameter_px", seen, 'kind = "objects"', "leave it out otherwise")
         return
+    if r.objects.diameter_px is not None:
+        for name, given, only in (
+            ("network.dims", r.network.dims, 2), ("input.context_slices", r.input.context_slices, 1),
+        ):  # fmt: skip
+            if given != only:
+                yield Problem(
+                    "objects.diameter_px", f"{r.objects.diameter_px:g} with {name} = {given}", f"{only}",
+                    "objects are looked at plane by plane",
+                )  # fmt: skip
     if num != NUM_OBJECT_CLASSES:
         yield Problem("labels.kind", f'"objects" with {num} classes in [output]', "three of them, in order", _EXAMPLE)
     if labels.values:

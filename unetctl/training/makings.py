@@ -23,8 +23,8 @@ Pixels = npt.NDArray[np.uint8]
 _STEPS = 255.0
 _NUM_COLOURS = 3
 #: Of crops that are remade, so many become drawings with lettering; each of the other changes happens to such a share.
-_DRAWING_SHARE = 0.12
-_SHARES = {"enlarged": 0.25, "denoised": 0.2, "few_colours": 0.15, "sharpened": 0.2, "noisy": 0.3, "compressed": 0.35}
+_DRAWING_SHARE = 0.15
+_SHARES = {"enlarged": 0.25, "denoised": 0.28, "few_colours": 0.22, "sharpened": 0.2, "noisy": 0.3, "compressed": 0.3}
 #: Drawn shapes whose sides differ by less might be overlays.
 _LEAST_ASPECT = 1.5
 _LETTERS = "abcdefghijklmnopqrstuvwxyz ABCDEFGHIJKLMNOPQRSTUVWXYZ 0123456789 .,:;()+-=/%"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 
-from unetctl.errors import IncompleteError, InputError, ResourceError, UnetctlError, UsageError
+from unetctl.errors import IncompleteError, InputError, ResourceError, Stopped, UnetctlError, UsageError
 from unetctl.geometry.object_size import MOST_SCALE
 from unetctl.jobs.failures import failed_report
 from unetctl.jobs.object_scale import wants_scale
@@ -207,6 +207,10 @@ class PageRun:
                     continue
                 try:
                     ready = self._computer.plan(item, self._results[item.file.name])
+                except Stopped:
+                    self._let_go(item)
+                    self._is_cut = True
+                    return
                 except Exception as error:  # a large page is looked at here for the first time
                     self._let_go(item)
                     self._fail(item.file, as_told(error, item.file.path), item.opened)

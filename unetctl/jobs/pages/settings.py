@@ -97,6 +97,8 @@ def new_settings(
     }  # fmt: skip
     if wants_scale(recipe, options.scale):
         values["diameter_px"] = recipe.objects.diameter_px
+    if keep == "labels" and (options.scale is not None or wants_scale(recipe, options.scale)):
+        values["labels_at"] = "the scale at which pages were seen"  # earlier versions: at that of the page
     if keep == "labels":
         values["objects"] = recipe.objects.model_dump(exclude_none=True)
     return from_values(values)
