@@ -198,12 +198,11 @@ class PageComputer:
         if self._finder is None:
             return self._scale
         factor = self._finder(lambda box: np.asarray(page.read(0, box)), info)
-        self._emit(
-            Note(
-                f"{name} is seen at {factor:.3g} times its size, where its objects are as large as known ones", "detail"
-            )
-        )
-        return self._scale if factor == 1 else PageScale(factor, self._settings.values["keep"], 0.5)
+        if factor == 1:  # also where nothing was found
+            return self._scale
+        text = f"{name} is seen at {factor:.3g} times its size, where its objects are as large as known ones"
+        self._emit(Note(text, "detail"))
+        return PageScale(factor, self._settings.values["keep"], self._settings.values["threshold"])
 
     def compute(self, group: Sequence[Ready], done: PageDone) -> bool:
         """Computes pages: several in memory, or one large one.
