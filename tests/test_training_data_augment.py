@@ -20,11 +20,13 @@ EVERYTHING = AugmentOptions(
     rotate="any",
     elastic_prob=1.0,
     scale=(0.7, 1.4),
+    stretch=1.3,
     brightness=0.3,
     contrast=0.3,
     gamma=(0.7, 1.4),
     noise_sigma=0.3,
     blur_sigma_px=1.5,
+    coarse=2.5,
     shade=0.3,
     invert_prob=0.5,
     artefact_prob=1.0,
@@ -35,8 +37,11 @@ GEOMETRY = {
     "quarter": AugmentOptions(flip=True, rotate="quarter"),
     "any": AugmentOptions(rotate="any"),
     "scale": AugmentOptions(scale=(0.7, 1.4)),
+    "stretch": AugmentOptions(stretch=1.6),
     "elastic": AugmentOptions(elastic_prob=1.0, elastic_sigma_px=4.0),
-    "all": AugmentOptions(flip=True, rotate="any", scale=(0.7, 1.4), elastic_prob=1.0, elastic_sigma_px=4.0),
+    "all": AugmentOptions(
+        flip=True, rotate="any", scale=(0.7, 1.4), stretch=1.4, elastic_prob=1.0, elastic_sigma_px=4.0
+    ),
 }
 
 
@@ -144,6 +149,22 @@ def test_scale_magnifies_about_the_centre():
         assert float(target.sum()) == pytest.approx(np.pi * (12 * factor) ** 2, rel=0.05)
 
 
+def test_stretch_makes_narrower_one_way_what_it_makes_wider_the_other():
+    y, x = np.mgrid[-60:61, -60:61]
+    disc = torch.from_numpy((np.hypot(y, x) < 12).astype(np.float32))[None, None]
+    extents = []
+    for seed in range(30):
+        _, target, _ = augment(disc, disc.bool(), None, np.random.default_rng(seed), AugmentOptions(stretch=1.6))
+        assert float(target.sum()) == pytest.approx(np.pi * 12**2, rel=0.08)
+        extents.append([int(target[0, 0].any(axis).sum()) for axis in (1, 0)])
+    ratios = np.array([high / wide for high, wide in extents])
+    assert 0.35 < ratios.min() < 0.5
+    assert 2 < ratios.max() < 2.8
+    turned = AugmentOptions(stretch=1.6, rotate="any")
+    _, target, _ = augment(disc, disc.bool(), None, np.random.default_rng(5), turned)
+    assert float(target.sum()) == pytest.approx(np.pi * 12**2, rel=0.08)
+
+
 def test_past_the_edge_the_image_is_mirrored_as_numpy_reflect():
     image = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 9, 7)).astype(np.float32))
     padded = np.pad(image[0].numpy(), ((8, 8), (6, 6)), mode="reflect")
@@ -193,9 +214,10 @@ def test_displacements_have_the_papers_deviation():
     st.sampled_from(["none", "quarter", "any"]),
     st.integers(5, 90),
     st.integers(5, 90),
+    st.sampled_from([1.0, 1.7]),
 )
-def test_the_margin_holds_what_the_geometry_looks_at(seed, rotate, height, width):
-    options = AugmentOptions(flip=True, rotate=rotate, scale=(0.7, 1.4))
+def test_the_margin_holds_what_the_geometry_looks_at(seed, rotate, height, width, stretch):
+    options = AugmentOptions(flip=True, rotate=rotate, scale=(0.7, 1.4), stretch=stretch)
     tile = (height, width)
     margin = margin_for(options, tile)
     source = (height + 2 * margin[0], width + 2 * margin[1])
@@ -204,6 +226,7 @@ def test_the_margin_holds_what_the_geometry_looks_at(seed, rotate, height, width
         flip=True,
         rotate=rotate,
         scale=options.scale,
+        stretch=options.stretch,
         elastic_sigma_px=0,
         elastic_grid=3,
         elastic_prob=0,
@@ -257,6 +280,7 @@ GREY_ONLY: dict[str, dict[str, Any]] = {
     "gamma": {"gamma": (0.5, 2.0)},
     "noise_sigma": {"noise_sigma": 0.5},
     "blur_sigma_px": {"blur_sigma_px": 2.0},
+    "coarse": {"coarse": 4.0},
     "shade": {"shade": 0.5},
     "invert_prob": {"invert_prob": 1.0},
     "artefact_prob": {"artefact_prob": 1.0},
@@ -307,6 +331,39 @@ def test_blur_equals_scipy():
     assert np.allclose(blurred[0].numpy(), expected, atol=1e-5)
 
 
+def test_coarser_pixels_keep_what_is_broad_and_lose_what_is_fine():
+    rng = np.random.default_rng(1)
+    broad = torch.from_numpy(smooth_noise(rng, (96, 96), 12))[None, None]
+    fine = torch.from_numpy(rng.normal(size=(1, 1, 96, 96)).astype(np.float32))
+    lost = []
+    for seed in range(12):
+        options = AugmentOptions(coarse=4.0, grey_prob=1.0)
+        seen, _, _ = augment(broad, broad, None, np.random.default_rng(seed), options)
+        assert float((seen - broad).std()) < 0.1
+        seen, _, _ = augment(fine, fine, None, np.random.default_rng(seed), options)
+        lost.append(1 - float(seen.std() / fine.std()))
+    assert max(lost) > 0.7  # by a factor near 4: the mean of sixteen has a quarter of the deviation
+    assert min(lost) < 0.6  # by a factor near 1
+    # of noise that comes first the grain is as coarse as the pixels, of noise that comes last as fine as ever
+    flat = torch.zeros(1, 1, 96, 96)
+    grains = []
+    for seed in range(24):
+        options = AugmentOptions(coarse=4.0, noise_sigma=1.0, grey_prob=1.0)
+        seen, _, _ = augment(flat, flat, None, np.random.default_rng(seed), options)
+        grains.append(float(seen.diff(dim=-1).std() / seen.std()))
+    assert min(grains) < 0.7
+    assert max(grains) == pytest.approx(2**0.5, rel=0.05)
+
+
+def test_reduced_pixels_are_means():
+    from unetctl.training.greys import reduced
+
+    image = torch.arange(48.0).view(1, 6, 8)
+    assert torch.allclose(reduced(image, 2)[0], image[0].view(3, 2, 4, 2).mean((1, 3)))
+    assert reduced(image, 1) is image
+    assert reduced(image, 100).shape == (1, 1, 1)
+
+
 def test_integer_targets_keep_their_values_and_type():
     targets = torch.randint(0, 100_000, (1, 2, 64, 64), dtype=torch.int64)
     _, warped, _ = augment(targets[:, :1].float(), targets, None, np.random.default_rng(0), EVERYTHING)
@@ -326,6 +383,8 @@ def test_integer_targets_keep_their_values_and_type():
         ({"noise_sigma": -1.0}, "augment.noise_sigma"),
         ({"contrast": float("nan")}, "augment.contrast"),
         ({"elastic_grid": 1}, "augment.elastic_grid"),
+        ({"stretch": 0.9}, "augment.stretch"),
+        ({"coarse": float("nan")}, "augment.coarse"),
     ],
 )
 def test_options_out_of_range_are_refused_by_name(wrong, message):

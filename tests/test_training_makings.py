@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from tests.test_training_damage import OPTIONS, pictures
 from unetctl.training import makings
@@ -54,11 +55,14 @@ def test_each_change_does_what_it_is_called():
         rng = np.random.default_rng(seed)
         assert roughness(makings._enlarged(before, rng)) < 0.7 * roughness(before)
         assert roughness(makings._denoised(before, rng)) < 0.7 * roughness(before)
+        assert roughness(makings._textured(before, rng)) > roughness(before)
         assert roughness(makings._sharpened(before, rng)) > 1.1 * roughness(before)
         assert roughness(makings._noisy(before, rng)) > 1.005 * roughness(before)
         assert len(np.unique(makings._few_colours(before, rng).reshape(-1, 3), axis=0)) <= 128
         for change in (makings._enlarged, makings._denoised, makings._few_colours, makings._compressed):
             assert np.abs(change(before, rng).astype(float) - before).mean() < 45
+    expected = [ndimage.median_filter(before[..., i], 3, mode="nearest") for i in range(3)]
+    assert np.array_equal(makings._median_of_nine(before), np.stack(expected, -1))
     drawn = [makings._drawing(before, np.random.default_rng(seed)) for seed in range(12)]
     assert all(one.shape == before.shape for one in drawn)
     assert sum((one != before).any() for one in drawn) > 8

@@ -215,6 +215,11 @@ class Augment(Section):
     elastic_grid: int = Field(default=3, ge=2, le=64, description="points of the elastic grid per axis")
     elastic_prob: float = Field(default=0.0, ge=0, le=1, description="share of crops deformed elastically")
     scale: PositiveRange = Field(default=(1.0, 1.0), description="magnification, [smallest, largest]")
+    stretch: float = Field(
+        default=1.0,
+        ge=1,
+        description="largest factor by which crops become narrower along one axis and as much wider along the other",
+    )
     brightness: float = Field(default=0.0, ge=0, description="largest shift up or down, normalised grey units")
     contrast: float = Field(
         default=0.0,
@@ -233,6 +238,11 @@ class Augment(Section):
     )
     noise_sigma: float = Field(default=0.0, ge=0, description="largest deviation of added noise, normalised grey units")
     blur_sigma_px: float = Field(default=0.0, ge=0, description="largest deviation of Gaussian blur, px")
+    coarse: float = Field(
+        default=1.0,
+        ge=1,
+        description="largest factor by which pixels are made coarser: crops are reduced and enlarged again",
+    )
     shade: float = Field(
         default=0.0, ge=0, description="largest amplitude of smooth uneven light, normalised grey units"
     )
@@ -241,7 +251,7 @@ class Augment(Section):
         default=0.5,
         ge=0,
         le=1,
-        description="share of crops to which each of gamma, noise, blur and shade is applied",
+        description="share of crops to which each of gamma, noise, blur, coarser pixels and shade is applied",
     )
     per_channel: bool = Field(default=False, description="vary the grey values of every channel by themselves")
     interpolation: Literal["bicubic", "bilinear"] = Field(

@@ -1,6 +1,6 @@
 """Random variation of training crops: geometry and grey values, in torch, a batch at a time.
 
-    AugmentOptions(flip, rotate, elastic_*, scale, brightness, contrast, gamma, noise_sigma, ...)
+    AugmentOptions(flip, rotate, elastic_*, scale, stretch, brightness, contrast, gamma, noise_sigma, ...)
     augment(pixels, targets, weights, rng, options, out=None, out_targets=None) -> (pixels, targets, weights)
     margin_for(options, tile) -> (y, x) pixels of true context that crops should carry beyond the tile
     sample_rngs(step_seed, num, first=0) -> one generator a sample: results do not depend on the batching
@@ -37,6 +37,8 @@ class AugmentOptions:
             least 2.
         elastic_prob: share of samples that are deformed.
         scale: least and greatest magnification, uniform in the logarithm.
+        stretch: greatest factor by which samples become narrower along one axis and as much wider along the other,
+            uniform in the logarithm.
         interpolation: of the pixels, "bicubic" (keeps noise and edges nearly as sharp as they are at
             prediction) or "bilinear".
         brightness: greatest shift, both ways.
@@ -46,12 +48,14 @@ class AugmentOptions:
         gamma: least and greatest exponent on the sample's own range of values; mean and spread are kept.
         noise_sigma: greatest standard deviation of added normal noise.
         blur_sigma_px: greatest standard deviation of a Gaussian blur.
+        coarse: greatest factor by which pixels are made coarser (the crop is reduced and enlarged again), uniform in the
+            logarithm from 1; what is small in other pictures looks like that when it is enlarged.
         shade: greatest amplitude of smooth uneven lighting (added, and as much again relative to the
             contrast).
         invert_prob: share of samples shown as negatives, about their mean.
         artefact_prob: share of samples with one to three faults of electron microscopy: folds, knife marks,
             pale bands, lost strips, dirt.
-        grey_prob: share of samples to which each of gamma, noise, blur and shade is applied.
+        grey_prob: share of samples to which each of gamma, noise, blur, coarser pixels and shade is applied.
         bleed_through_prob, stain_prob, fade_prob, border_prob, paper_noise_prob, jpeg_prob: shares of samples with the
             defects of documents, see `unetctl.training.degrade`; they take ink for -1 and paper for +1.
         per_channel: True draws grey values for every channel by itself (neighbouring planes as channels);
@@ -65,6 +69,7 @@ class AugmentOptions:
     elastic_grid: int = 3
     elastic_prob: float = 0.0
     scale: tuple[float, float] = (1.0, 1.0)
+    stretch: float = 1.0
     interpolation: Mode = "bicubic"
     brightness: float = 0.0
     contrast: float = 0.0
@@ -73,6 +78,7 @@ class AugmentOptions:
     gamma: tuple[float, float] = (1.0, 1.0)
     noise_sigma: float = 0.0
     blur_sigma_px: float = 0.0
+    coarse: float = 1.0
     shade: float = 0.0
     invert_prob: float = 0.0
     artefact_prob: float = 0.0
@@ -109,6 +115,9 @@ class AugmentOptions:
         for name in ("elastic_sigma_px", "brightness", "contrast", "noise_sigma", "blur_sigma_px", "shade", "hue_deg"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UsageError(f"augment.{name} is {getattr(self, name)}", "a number of at least 0")
+        for name in ("stretch", "coarse"):
+            if not 1 <= getattr(self, name) < math.inf:
+                raise UsageError(f"augment.{name} is {getattr(self, name)}", "a factor of at least 1")
         if self.elastic_grid < 2:
             raise UsageError(f"augment.elastic_grid is {self.elastic_grid}", "at least 2 points a side")
 
@@ -156,7 +165,8 @@ def margin_for(options: AugmentOptions, tile: Size2) -> Size2:
     else:
         reach = half
     elastic = 3.0 * options.elastic_sigma_px if options.elastic_prob > 0 else 0.0
-    y, x = (max(0, math.ceil(r / options.scale[0] + elastic - h)) for r, h in zip(reach, half, strict=True))
+    least = options.scale[0] / options.stretch
+    y, x = (max(0, math.ceil(r / least + elastic - h)) for r, h in zip(reach, half, strict=True))
     return y, x
 
 
@@ -239,6 +249,7 @@ def augment(
                 flip=options.flip,
                 rotate=options.rotate,
                 scale=options.scale,
+                stretch=options.stretch,
                 elastic_sigma_px=options.elastic_sigma_px,
                 elastic_grid=options.elastic_grid,
                 elastic_prob=options.elastic_prob,

@@ -3,6 +3,7 @@
 recolour(image (3, Y, X), factor, turn_deg)   writes into image
 vary_greys(image (C, Y, X), rng, options)     writes into image
 blur(image (C, Y, X), sigma_px)               too
+reduced(image (C, Y, X), factor)              -> (C, y, x)
 """
 
 import math
@@ -24,9 +25,8 @@ _NUM_COLOURS = 3
 def vary_greys(image: Tensor, rng: np.random.Generator, options: "AugmentOptions") -> None:
     """Vary the grey values of one sample, in place.
 
-    Order: colours, inversion, gamma, contrast and brightness, shade, artefacts, then blur and noise in either order
-    (noise that is blurred after is the grain of a resampled or denoised stack; noise on top is that of the
-    detector).
+    Order: colours, inversion, gamma, contrast and brightness, shade, artefacts, then coarser pixels, blur and noise, which
+    comes first (on the coarser pixels: the grain of a resampled or denoised stack) or last (that of the detector).
 
     Args:
         image: (C, Y, X) float32, normalised; the channels vary together. Three are taken for red, green and blue.
@@ -56,13 +56,31 @@ def vary_greys(image: Tensor, rng: np.random.Generator, options: "AugmentOptions
         _artefacts(image, rng)
     noise_sigma = options.noise_sigma * rng.uniform() if options.noise_sigma and drawn() else 0.0
     blur_sigma_px = options.blur_sigma_px * rng.uniform() if options.blur_sigma_px and drawn() else 0.0
-    noise_first = bool(rng.random() < 0.5) if noise_sigma and blur_sigma_px else False
+    coarse = math.exp(rng.uniform(0, math.log(options.coarse))) if options.coarse > 1 and drawn() else 1.0
+    noise_first = bool(rng.random() < 0.5) if noise_sigma and (blur_sigma_px or coarse > 1) else False
+    seen = reduced(image, coarse)
     if noise_sigma and noise_first:
-        _add_noise(image, noise_sigma, rng)
+        _add_noise(seen, noise_sigma, rng)
+    if seen is not image:
+        size = (image.shape[-2], image.shape[-1])
+        image.copy_(F.interpolate(seen[None], size, mode="bicubic", align_corners=False)[0])
     if blur_sigma_px:
         blur(image, blur_sigma_px)
     if noise_sigma and not noise_first:
         _add_noise(image, noise_sigma, rng)
+
+
+def reduced(image: Tensor, factor: float) -> Tensor:
+    """(C, Y, X) as coarser pixels would have seen it, each the mean of what it covers; where they are as fine, the same.
+
+    Args:
+        image: float.
+        factor: by which pixels are wider, at least 1; the result has at least one a side.
+    """
+    size = [max(1, round(n / factor)) for n in image.shape[-2:]]
+    if size == list(image.shape[-2:]):
+        return image
+    return F.interpolate(image[None], size, mode="area")[0]
 
 
 def recolour(image: Tensor, factor: float, turn_deg: float) -> None:

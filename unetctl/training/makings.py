@@ -23,8 +23,16 @@ Pixels = npt.NDArray[np.uint8]
 _STEPS = 255.0
 _NUM_COLOURS = 3
 #: Of crops that are remade, so many become drawings with lettering; each of the other changes happens to such a share.
-_DRAWING_SHARE = 0.15
-_SHARES = {"enlarged": 0.25, "denoised": 0.28, "few_colours": 0.22, "sharpened": 0.2, "noisy": 0.3, "compressed": 0.3}
+_DRAWING_SHARE = 0.18
+_SHARES = {
+    "textured": 0.25,
+    "enlarged": 0.25,
+    "denoised": 0.25,
+    "few_colours": 0.2,
+    "sharpened": 0.22,
+    "noisy": 0.35,
+    "compressed": 0.3,
+}
 #: Drawn shapes whose sides differ by less might be overlays.
 _LEAST_ASPECT = 1.5
 _LETTERS = "abcdefghijklmnopqrstuvwxyz ABCDEFGHIJKLMNOPQRSTUVWXYZ 0123456789 .,:;()+-=/%"
@@ -46,6 +54,7 @@ def remade(picture: Tensor, rng: np.random.Generator) -> Tensor:
     if rng.random() < _DRAWING_SHARE:
         pixels = _drawing(pixels, rng)
     changes = {
+        "textured": _textured,
         "enlarged": _enlarged,
         "denoised": _denoised,
         "few_colours": _few_colours,
@@ -53,7 +62,8 @@ def remade(picture: Tensor, rng: np.random.Generator) -> Tensor:
         "noisy": _noisy,
         "compressed": _compressed,
     }
-    chosen = [name for name in changes if rng.random() < _SHARES[name]] or [list(changes)[int(rng.integers(6))]]
+    names = list(changes)
+    chosen = [name for name in names if rng.random() < _SHARES[name]] or [names[int(rng.integers(len(names)))]]
     for name in chosen:
         pixels = changes[name](pixels, rng)
     return _as_tensor(pixels, picture)
@@ -77,6 +87,38 @@ def _as_tensor(pixels: Pixels, like: Tensor) -> Tensor:
     return torch.from_numpy(np.moveaxis(colours, -1, 0).copy()).to(like).div(_STEPS)
 
 
+def _textured(pixels: Pixels, rng: np.random.Generator) -> Pixels:
+    """With stripes, weave, fur or gravel, in a part of it with soft edges or all over.
+
+    Noise of a band of frequencies, from all directions or about one.
+    """
+    height, width = pixels.shape[:2]
+    y, x = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None]
+    frequency = math.exp(rng.uniform(math.log(0.04), math.log(0.45)))  # per pixel
+    spread = frequency * math.exp(rng.uniform(math.log(0.04), math.log(0.6)))
+    if rng.random() < 0.6:
+        angle = rng.uniform(-math.pi / 2, math.pi / 2)
+        off = np.hypot(y - frequency * math.sin(angle), x - frequency * math.cos(angle))
+    else:
+        off = np.hypot(y, x) - frequency
+    texture = _noise_of(np.exp(-0.5 * (off / spread) ** 2), (height, width), rng)
+    if rng.random() < 0.3:
+        texture = np.tanh(4 * texture)
+    strength = math.exp(rng.uniform(math.log(4), math.log(45))) * (1 + 0.3 * rng.standard_normal(_NUM_COLOURS))
+    if rng.random() < 0.7:
+        where = _noise_of(np.exp(-0.5 * (np.hypot(y, x) * 40) ** 2), (height, width), rng)
+        texture = texture / (1 + np.exp(-4 * where))
+    return np.clip(np.rint(pixels + strength * texture[..., None]), 0, _STEPS).astype(np.uint8)
+
+
+def _noise_of(
+    spectrum: npt.NDArray[np.float64], size: tuple[int, int], rng: np.random.Generator
+) -> npt.NDArray[np.float64]:
+    """(y, x), of mean square 1, with the amplitudes (y, x // 2 + 1) of its frequencies given."""
+    noise = np.fft.irfft2(np.fft.rfft2(rng.standard_normal(size)) * spectrum, size)
+    return noise / max(float(np.sqrt(np.mean(noise**2))), 1e-6)
+
+
 def _enlarged(pixels: Pixels, rng: np.random.Generator) -> Pixels:
     """From fewer pixels: soft, and its noise with it."""
     height, width = pixels.shape[:2]
@@ -88,8 +130,32 @@ def _enlarged(pixels: Pixels, rng: np.random.Generator) -> Pixels:
 
 
 def _denoised(pixels: Pixels, rng: np.random.Generator) -> Pixels:
-    """By a median: areas become even, edges stay."""
-    return np.asarray(Image.fromarray(pixels).filter(ImageFilter.MedianFilter((3, 5, 7)[int(rng.integers(3))])))
+    """By medians of 3x3, one after another: areas become even, edges stay."""
+    for _ in range(int(rng.integers(1, 6))):
+        pixels = _median_of_nine(pixels)
+    return pixels
+
+
+def _median_of_nine(pixels: Pixels) -> Pixels:
+    """The median around each pixel, exactly, by comparisons alone.
+
+    It is the middle one of three: of the sorted columns the largest of the small ones, the middle one of the middle ones and
+    the smallest of the large ones. A filter that sorts takes forty times as long.
+    """
+    padded = np.pad(pixels, ((1, 1), (1, 1), (0, 0)), mode="edge")
+    above, at, below = padded[:-2], padded[1:-1], padded[2:]
+    low = np.minimum(np.minimum(above, at), below)
+    middle = _middle(above, at, below)
+    high = np.maximum(np.maximum(above, at), below)
+    return _middle(
+        np.maximum(np.maximum(low[:, :-2], low[:, 1:-1]), low[:, 2:]),
+        _middle(middle[:, :-2], middle[:, 1:-1], middle[:, 2:]),
+        np.minimum(np.minimum(high[:, :-2], high[:, 1:-1]), high[:, 2:]),
+    )
+
+
+def _middle(a: Pixels, b: Pixels, c: Pixels) -> Pixels:
+    return np.maximum(np.minimum(a, b), np.minimum(np.maximum(a, b), c))
 
 
 def _few_colours(pixels: Pixels, rng: np.random.Generator) -> Pixels:

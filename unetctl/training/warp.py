@@ -3,11 +3,11 @@
     offset in the input = M @ (offset in the output) + displacement(offset in the output)
 
 Offsets are (y, x) in pixels from the centres of the arrays, so arrays of different sizes about one centre (a
-tile, the core inside it) follow the same map. M joins flips, rotation and scale. The displacement is the
+tile, the core inside it) follow the same map. M joins stretch, flips, rotation and scale. The displacement is the
 elastic deformation of Ronneberger et al. 2015, section 3.1: random vectors on a coarse grid over the tile,
 interpolated bicubically.
 
-    random_warp(rng, flip, rotate, scale, elastic_sigma_px, elastic_grid, elastic_prob) -> Warp
+    random_warp(rng, flip, rotate, scale, stretch, elastic_sigma_px, elastic_grid, elastic_prob) -> Warp
     apply_warp(image (C, Y, X), warp, out, tile, mode) -> (C, *out)
     cubic_matrix(num_out, num_span, num_points) -> (num_out, num_points)
 """
@@ -38,6 +38,7 @@ class Warp:
         num_quarters: quarter turns, 0..3.
         angle_rad: rotation on top of the quarter turns.
         scale: magnification; 2.0 shows half the field twice as large.
+        stretch: what becomes narrower along the picture's y by this factor becomes as much wider along its x.
         displacement: (2, g, g) pixels (y, x) at the points of a coarse grid over the tile, corners included;
             None: not elastic.
     """
@@ -47,12 +48,13 @@ class Warp:
     num_quarters: int = 0
     angle_rad: float = 0.0
     scale: float = 1.0
+    stretch: float = 1.0
     displacement: tuple[tuple[tuple[float, ...], ...], ...] | None = None
 
     @property
     def is_exact(self) -> bool:
         """True if every output pixel is one input pixel: no interpolation is needed."""
-        return self.angle_rad == 0.0 and self.scale == 1.0 and self.displacement is None
+        return self.angle_rad == 0.0 and self.scale == self.stretch == 1.0 and self.displacement is None
 
     @property
     def matrix(self) -> Matrix2:
@@ -61,7 +63,7 @@ class Warp:
         cos, sin = math.cos(self.angle_rad), math.sin(self.angle_rad)
         c = (cos_quarter * cos - sin_quarter * sin) / self.scale
         s = (sin_quarter * cos + cos_quarter * sin) / self.scale
-        fy, fx = (-1.0 if self.flip_y else 1.0), (-1.0 if self.flip_x else 1.0)
+        fy, fx = (-1.0 if self.flip_y else 1.0) * self.stretch, (-1.0 if self.flip_x else 1.0) / self.stretch
         return ((fy * c, -fy * s), (fx * s, fx * c))
 
 
@@ -71,25 +73,28 @@ def random_warp(
     flip: bool,
     rotate: Rotation,
     scale: tuple[float, float],
+    stretch: float = 1.0,
     elastic_sigma_px: float,
     elastic_grid: int,
     elastic_prob: float,
 ) -> Warp:
     """Draw one sample's geometry.
 
-    The scale is uniform in its logarithm. The displacements are normal with `elastic_sigma_px` (10 in the
-    paper) on `elastic_grid` x `elastic_grid` points (3 in the paper), drawn for `elastic_prob` of the
-    samples.
+    Scale and stretch (from 1 / `stretch` to `stretch`) are uniform in their logarithms. The displacements are normal with
+    `elastic_sigma_px` (10 in the paper) on `elastic_grid` x `elastic_grid` points (3 in the paper), drawn for
+    `elastic_prob` of the samples.
     """
     flip_y, flip_x = (bool(v) for v in rng.integers(0, 2, size=2)) if flip else (False, False)
     num_quarters = int(rng.integers(0, 4)) if rotate == "quarter" else 0
     angle_rad = float(rng.uniform(0.0, 2.0 * math.pi)) if rotate == "any" else 0.0
     factor = 1.0 if scale[0] == scale[1] == 1.0 else math.exp(rng.uniform(math.log(scale[0]), math.log(scale[1])))
+    limit = math.log(stretch)
+    narrower = math.exp(rng.uniform(-limit, limit)) if stretch > 1 else 1.0
     displacement = None
     if elastic_sigma_px > 0 and rng.random() < elastic_prob:
         vectors = rng.normal(0.0, elastic_sigma_px, size=(2, elastic_grid, elastic_grid))
         displacement = tuple(tuple(tuple(float(v) for v in row) for row in plane) for plane in vectors)
-    return Warp(flip_y, flip_x, num_quarters, angle_rad, factor, displacement)
+    return Warp(flip_y, flip_x, num_quarters, angle_rad, factor, narrower, displacement)
 
 
 @lru_cache(maxsize=64)
