@@ -18,7 +18,7 @@ from unetctl.networks.restorer import Restorer, SubBlock
 from unetctl.networks.stacked import Stacked
 from unetctl.recipe.load import recipe_from_dict
 from unetctl.recipe.schema import Recipe
-from unetctl.runtime.device import Compute
+from unetctl.runtime.compute import Compute
 from unetctl.runtime.engine import Engine
 from unetctl.runtime.loop import DoneBlock, output_box, run_serial
 from unetctl.runtime.reading import BlockReader, StatisticsStore

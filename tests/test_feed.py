@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import unetctl
 from tests.courses import Course, assert_same, batch_of
 from unetctl.errors import InputError, ResourceError
-from unetctl.runtime.device import Compute
+from unetctl.runtime.compute import Compute
 from unetctl.training import feed as room
 from unetctl.training.augment import AugmentOptions
 from unetctl.training.course import TrainBatch

@@ -1,6 +1,7 @@
 """The house: who may import whom, and what no room may do (CONTRIBUTING.md has the picture)."""
 
 import ast
+import os
 import subprocess
 import sys
 import tomllib
@@ -9,6 +10,7 @@ from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from unetctl import errors
@@ -226,6 +228,35 @@ def test_help_loads_nothing_heavy():
     assert done.returncode == 0, done.stderr
     assert "predict" in done.stdout
     assert done.stdout.splitlines()[-1] == "LOADED"
+
+
+def test_what_computes_nothing_loads_no_torch(tmp_path: Path, tiny_weights: Path):
+    """It takes seconds to load: to look at a file, or to join parts, nobody should wait for it."""
+    from unetctl.jobs.api import predict
+
+    stack, kept = tmp_path / "stack.npy", tmp_path / "kept.ome.zarr"
+    np.save(stack, np.arange(2 * 40 * 40, dtype=np.uint16).reshape(2, 40, 40))
+    predict(stack, task=str(tiny_weights), output=kept)
+    calls = [
+        ["info", str(stack)],
+        ["info", str(kept)],
+        ["stitch", str(kept)],
+        ["sample", "dibco", "-o", "s.png"],
+        ["tasks"],
+    ]
+    code = (
+        f"import sys\nfrom unetctl.cli.app import main\nfor call in {calls}:\n"
+        "    sys.argv = ['unetctl', *call]\n"
+        "    try: main()\n"
+        "    except SystemExit as end: assert not end.code, (call, end.code)\n"
+        "    assert 'torch' not in sys.modules, call"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "uint16" in done.stdout
 
 
 def test_third_party_imports_are_declared():

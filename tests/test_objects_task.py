@@ -20,7 +20,7 @@ from unetctl.metrics.objects import match_objects
 from unetctl.recipe.load import load_recipe, recipe_from_dict
 from unetctl.recipe.schema import Normalise
 from unetctl.reports.objects_page import coloured_objects
-from unetctl.runtime.numerics import Scaling
+from unetctl.runtime.grey_scale import Scaling
 from unetctl.runtime.statistics import VolumeStatistics
 from unetctl.training.crops import Plane
 from unetctl.training.load import with_loss_weights

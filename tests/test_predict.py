@@ -19,8 +19,8 @@ from unetctl.errors import IncompleteError, InputError, ResourceError, UsageErro
 from unetctl.jobs.api import dry_run, predict, stitch
 from unetctl.networks.weights import load_weights, read_header, save_weights
 from unetctl.runtime.events import Event, Note
+from unetctl.runtime.grey_scale import LUMINANCE
 from unetctl.runtime.memory import BASE_BYTES
-from unetctl.runtime.numerics import LUMINANCE
 from unetctl.runtime.report import RunReport
 
 Pixels = npt.NDArray[Any]

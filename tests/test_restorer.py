@@ -19,8 +19,8 @@ from unetctl.networks.restorer import Restorer, SubBlock
 from unetctl.networks.spec import RestorerSpec, UNetSpec
 from unetctl.networks.weights import WeightsHeader, load_weights, save_weights
 from unetctl.runtime.engine import Engine, TileJob
+from unetctl.runtime.grey_scale import Scaling
 from unetctl.runtime.loop import tile_frame
-from unetctl.runtime.numerics import Scaling
 from unetctl.runtime.run_plan import RunPlan
 from unetctl.sources.memory import MemorySource
 

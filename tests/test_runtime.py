@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from unetctl.errors import BusyError, InputError, ResourceError, UsageError
 from unetctl.recipe.load import recipe_from_dict
 from unetctl.recipe.schema import Recipe
-from unetctl.runtime.device import Compute
+from unetctl.runtime.compute import Compute
 from unetctl.runtime.journal import BlockRecord, Journal, latest_records, read_records
 from unetctl.runtime.locks import RunLock
 from unetctl.runtime.loop import output_box

@@ -13,9 +13,11 @@ from tests.sources_files import picture
 from unetctl.errors import InputError, UsageError
 from unetctl.geometry.box import Box
 from unetctl.recipe.schema import Normalise, Recipe
-from unetctl.runtime.device import Compute
+from unetctl.runtime.compute import Compute
+from unetctl.runtime.grey_scale import Scaling
+from unetctl.runtime.keep import output_channels, output_dtype
 from unetctl.runtime.memory import budget, format_size, parse_size
-from unetctl.runtime.numerics import Scaling, finish, output_channels, output_dtype
+from unetctl.runtime.numerics import finish
 from unetctl.runtime.planning import PlanWishes, make_plan
 from unetctl.runtime.reading import StatisticsStore
 from unetctl.runtime.statistics import VolumeStatistics, measure, sample_boxes

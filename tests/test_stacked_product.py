@@ -20,7 +20,8 @@ from unetctl.networks.weights import WeightsHeader, load_weights, save_weights
 from unetctl.recipe import describe
 from unetctl.recipe.load import recipe_from_dict
 from unetctl.recipe.schema import Recipe
-from unetctl.runtime.numerics import output_channels, output_dtype, restored
+from unetctl.runtime.keep import output_channels, output_dtype
+from unetctl.runtime.numerics import restored
 
 Pixels = npt.NDArray[Any]
 NETWORK = {"kind": "stacked", "channels": [3, 4], "convolution": "same", "up": "bicubic"}

@@ -19,7 +19,7 @@ from unetctl.networks.build import build_network
 from unetctl.networks.weights import WeightsHeader, load_weights, save_weights
 from unetctl.recipe.load import recipe_from_dict
 from unetctl.recipe.schema import Recipe
-from unetctl.runtime.device import Compute
+from unetctl.runtime.compute import Compute
 from unetctl.runtime.planning import PlanWishes, make_plan
 from unetctl.runtime.reading import BlockReader, StatisticsStore, has_equal_channels
 from unetctl.sources.open import open_source

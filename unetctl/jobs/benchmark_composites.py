@@ -27,7 +27,7 @@ from unetctl.networks.network import Network
 from unetctl.recipe.compose_section import Compose
 from unetctl.recipe.schema import Recipe
 from unetctl.runtime.events import Listener, StageEnded, StageProgress, StageStarted, nobody
-from unetctl.runtime.numerics import LUMINANCE
+from unetctl.runtime.grey_scale import LUMINANCE
 from unetctl.sources.memory import MemorySource
 from unetctl.training.compose import TEST, Composite, composites
 from unetctl.training.scenery import resized

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from unetctl.errors import InputError
 from unetctl.geometry.box import Box
 from unetctl.jobs.pages.views import OnePage, coloured
-from unetctl.runtime.numerics import LUMINANCE
+from unetctl.runtime.grey_scale import LUMINANCE
 from unetctl.sources.files import RUN_SUFFIX
 from unetctl.sources.pages import open_pages
 from unetctl.training.pairs import Pair

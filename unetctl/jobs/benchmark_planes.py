@@ -16,8 +16,8 @@ from unetctl.jobs.tasks import ResolvedTask
 from unetctl.networks.network import Network
 from unetctl.runtime.device import resolve
 from unetctl.runtime.events import Listener
+from unetctl.runtime.keep import Keep
 from unetctl.runtime.memory import budget
-from unetctl.runtime.numerics import Keep
 from unetctl.runtime.planning import PlanWishes, make_plan
 from unetctl.runtime.run_folder import RunFolder
 from unetctl.sources.base import ImageInfo, Source, SourceInfo

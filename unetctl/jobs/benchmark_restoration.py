@@ -31,7 +31,8 @@ from unetctl.reports.pictures import PictureFile
 from unetctl.reports.scored_page import ScoredPicture, save_pictures, write_scored_page
 from unetctl.runtime.device import PRECISIONS, apply_compute, resolve
 from unetctl.runtime.events import Listener, StageEnded, StageProgress, StageStarted
-from unetctl.runtime.numerics import Scaling, repaired, restored
+from unetctl.runtime.grey_scale import Scaling
+from unetctl.runtime.numerics import repaired, restored
 from unetctl.training.damage import DamageOptions, damaged, draw_overlays
 from unetctl.training.pictures import is_damaged, load_pictures
 from unetctl.training.restoring import repair_plane

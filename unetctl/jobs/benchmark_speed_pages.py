@@ -28,7 +28,8 @@ from unetctl.jobs.pages.job import plan_pages, predict_pages
 from unetctl.jobs.pages.options import PageOptions
 from unetctl.jobs.tasks import ResolvedTask
 from unetctl.networks.network import Network
-from unetctl.runtime.device import Compute, apply_compute
+from unetctl.runtime.compute import Compute
+from unetctl.runtime.device import apply_compute
 from unetctl.runtime.events import (
     Event,
     Listener,

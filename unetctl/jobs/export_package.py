@@ -28,7 +28,7 @@ from unetctl.networks.portable import IMAGE, INPUT, LOGITS, PREDICTION, answers_
 from unetctl.recipe.schema import Recipe
 from unetctl.recipe.shipped import shipped_recipes, shipped_weights
 from unetctl.runtime.events import Listener, Note
-from unetctl.runtime.numerics import Scaling
+from unetctl.runtime.grey_scale import Scaling
 from unetctl.runtime.statistics import measure
 from unetctl.sinks.disk import full_disk_explained
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from unetctl.errors import WeightsError
 from unetctl.jobs.pages.ledger import is_page_run
-from unetctl.jobs.tasks import RUN_WEIGHTS
+from unetctl.jobs.train_folder import RUN_WEIGHTS
 from unetctl.recipe.overview import trained_dpi
 from unetctl.runtime.journal import latest_records
 from unetctl.runtime.memory import format_size

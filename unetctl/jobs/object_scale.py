@@ -24,7 +24,7 @@ from unetctl.jobs.tasks import ResolvedTask
 from unetctl.networks.network import Network
 from unetctl.objects.rule import LabelRule, label_array
 from unetctl.recipe.schema import Recipe
-from unetctl.runtime.device import Compute
+from unetctl.runtime.compute import Compute
 from unetctl.runtime.engine import Engine
 from unetctl.runtime.loop import DoneBlock, PipelinedLoop, output_box
 from unetctl.runtime.planning import PlanWishes, make_plan

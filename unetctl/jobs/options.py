@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from unetctl.runtime.numerics import Keep
+from unetctl.runtime.keep import Keep
 from unetctl.runtime.planning import PlanWishes
 
 

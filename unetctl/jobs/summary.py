@@ -13,9 +13,9 @@ from unetctl.jobs.predict import Prediction
 from unetctl.networks.network import Network
 from unetctl.runtime.device import apply_compute
 from unetctl.runtime.engine import Engine, TileJob
+from unetctl.runtime.grey_scale import Scaling
 from unetctl.runtime.loop import network_dims, tile_frame
 from unetctl.runtime.memory import format_size
-from unetctl.runtime.numerics import Scaling
 from unetctl.sinks.estimate import store_size, tiff_size
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unetctl.errors import UsageError, WeightsError
+from unetctl.jobs.train_folder import RUN_WEIGHTS
 from unetctl.networks.build import fitted, refuse_unfit, spec_from_dict
 from unetctl.networks.network import Network
 from unetctl.networks.weights import WeightsHeader, load_weights, read_header
@@ -13,9 +14,6 @@ from unetctl.recipe.load import load_recipe, recipe_from_dict
 from unetctl.recipe.overview import train_command
 from unetctl.recipe.schema import Recipe
 from unetctl.recipe.shipped import shipped_recipes, shipped_weights
-
-#: The best weights of a training run, inside its folder.
-RUN_WEIGHTS = "weights.safetensors"
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from unetctl.errors import ResourceError, UsageError
-from unetctl.jobs.tasks import RUN_WEIGHTS
 
+#: The best weights of a training run, inside its folder.
+RUN_WEIGHTS = "weights.safetensors"
 _HARMLESS = ("run.lock", ".recipe.toml.partial", "preview.", ".preview.")
 
 

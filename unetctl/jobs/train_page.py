@@ -13,7 +13,7 @@ from unetctl.jobs.train_samples import samples_of
 from unetctl.recipe.schema import Recipe
 from unetctl.reports.mistakes import Mistakes
 from unetctl.reports.training_page import MOST_SAMPLES, Sample, worst_and_best, write_training_page
-from unetctl.runtime.device import Compute
+from unetctl.runtime.compute import Compute
 from unetctl.training.crops import Plane
 from unetctl.training.fit import Fit
 from unetctl.training.mistakes import confusion, over_thresholds

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from unetctl.errors import UsageError, WeightsError
-from unetctl.jobs.tasks import RUN_WEIGHTS, find_weights
+from unetctl.jobs.tasks import find_weights
 from unetctl.jobs.train_compose import crop_set, gather_composed
 from unetctl.jobs.train_data import DataWishes, gather
-from unetctl.jobs.train_folder import write_text
+from unetctl.jobs.train_folder import RUN_WEIGHTS, write_text
 from unetctl.jobs.train_objects import score_of
 from unetctl.jobs.train_options import TrainOptions, TrainReport
 from unetctl.jobs.train_page import RunPage
@@ -28,7 +28,8 @@ from unetctl.networks.unet import UNet
 from unetctl.networks.weights import WeightsHeader, load_weights, save_weights
 from unetctl.recipe.load import recipe_from_dict
 from unetctl.recipe.schema import Recipe
-from unetctl.runtime.device import PRECISIONS, Compute, apply_compute, available_cores, pick_device, resolve
+from unetctl.runtime.compute import Compute, available_cores
+from unetctl.runtime.device import PRECISIONS, apply_compute, pick_device, resolve
 from unetctl.runtime.events import EpochEnded, Event, Listener, Note, StageProgress
 from unetctl.training.augment import AugmentOptions, margin_for
 from unetctl.training.board import Board

@@ -24,8 +24,9 @@ from unetctl.networks.network import Network
 from unetctl.runtime.device import apply_compute
 from unetctl.runtime.engine import Engine
 from unetctl.runtime.events import Listener, StageEnded, StageProgress, StageStarted, nobody
+from unetctl.runtime.keep import Keep, output_channels
 from unetctl.runtime.loop import network_dims, output_box, run_serial, to_output_axes
-from unetctl.runtime.numerics import Keep, finish, output_channels
+from unetctl.runtime.numerics import finish
 from unetctl.runtime.reading import BlockReader, StatisticsStore
 from unetctl.runtime.run_folder import RunFolder
 from unetctl.runtime.run_plan import ImagePlan, RunPlan

@@ -9,7 +9,7 @@ from unetctl.cluster.session import ClusterSession
 from unetctl.jobs.predict import BlockComputer, Prediction, PredictOptions
 from unetctl.jobs.tasks import ResolvedTask
 from unetctl.networks.network import Network
-from unetctl.runtime.device import available_cores
+from unetctl.runtime.compute import available_cores
 from unetctl.runtime.events import Listener, Note, nobody
 from unetctl.runtime.loop import LoopTimes
 from unetctl.runtime.memory import format_size

@@ -1,35 +1,11 @@
-"""Where and how the network computes: device, precision, threads."""
-
-import os
-from dataclasses import dataclass
+"""Devices, and torch set up for them as a plan says."""
 
 import torch
 
 from unetctl.errors import ResourceError, UsageError
+from unetctl.runtime.compute import Compute, available_cores
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp64": torch.float64}
-
-
-@dataclass(frozen=True)
-class Compute:
-    """What a plan fixes about arithmetic: the same on every worker, so that the same plan gives the same bytes.
-
-    Attributes:
-        device: "cpu" or "cuda"; workers choose the card, never the kind.
-        precision: "fp32", "bf16", "fp16" or "fp64".
-        num_threads: of torch on the CPU, per process.
-    """
-
-    device: str
-    precision: str
-    num_threads: int
-
-
-def available_cores() -> int:
-    """Cores that this process may use (its affinity, not the machine's size)."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def pick_device(wanted: str) -> torch.device:

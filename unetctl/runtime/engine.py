@@ -12,9 +12,12 @@ from torch import Tensor
 from unetctl.errors import ResourceError
 from unetctl.networks.build import for_inference
 from unetctl.networks.network import Network, TileFrame
-from unetctl.runtime.device import PRECISIONS, Compute
+from unetctl.runtime.compute import Compute
+from unetctl.runtime.device import PRECISIONS
 from unetctl.runtime.events import Listener, Note, nobody
-from unetctl.runtime.numerics import Keep, Scaling, finish, repaired, restored
+from unetctl.runtime.grey_scale import Scaling
+from unetctl.runtime.keep import Keep
+from unetctl.runtime.numerics import finish, repaired, restored
 from unetctl.runtime.run_plan import RunPlan
 
 Pixels = npt.NDArray[Any]

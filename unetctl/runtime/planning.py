@@ -10,9 +10,9 @@ from unetctl.geometry.box import Ints
 from unetctl.geometry.plan import TilePlan, fitting_core
 from unetctl.networks.spec import NetworkSpec
 from unetctl.recipe.schema import Recipe
-from unetctl.runtime.device import PRECISIONS, Compute
+from unetctl.runtime.compute import Compute
+from unetctl.runtime.keep import Keep, output_channels, output_dtype, refuse_unfit_keep
 from unetctl.runtime.memory import Projection, format_size, project, refuse_over_budget
-from unetctl.runtime.numerics import Keep, output_channels, output_dtype, refuse_unfit_keep
 from unetctl.runtime.run_plan import ImagePlan, RunPlan, plan_axes
 from unetctl.sinks.base import OutputImage
 from unetctl.sources.base import ImageInfo, SourceInfo
@@ -39,7 +39,7 @@ class PlanWishes:
         core: size per side of a core, pixels.
         block: size per side of a block, pixels.
         batch: tiles at once.
-        keep: see `unetctl.runtime.numerics`.
+        keep: see `unetctl.runtime.keep`.
         threshold: of masks.
         channels: indices of the input's channels, in the network's order; empty: each channel by itself, for networks that
             take one.
@@ -385,8 +385,7 @@ class _Cut:
 
     def projected(self, tiles: TilePlan, batch: int) -> Projection:
         """Peak memory of a cut."""
-        numbers = {"fp64": 8, "fp32": 4}.get(self.compute.precision, 2)
-        assert self.compute.precision in PRECISIONS
+        numbers = {"fp64": 8, "fp32": 4, "bf16": 2, "fp16": 2}[self.compute.precision]
         return project(
             tiles,
             self.spec,

@@ -15,8 +15,8 @@ from unetctl.geometry.box import Box, Ints
 from unetctl.geometry.mirror import read_mirrored
 from unetctl.geometry.plan import Block
 from unetctl.recipe.schema import Normalise
+from unetctl.runtime.grey_scale import LUMINANCE, NEEDS_STATISTICS, Scaling
 from unetctl.runtime.journal import ends_with_newline
-from unetctl.runtime.numerics import LUMINANCE, NEEDS_STATISTICS, Scaling
 from unetctl.runtime.run_plan import ImagePlan, RunPlan
 from unetctl.runtime.statistics import VolumeStatistics, measure, sample_boxes
 from unetctl.sources.base import Source

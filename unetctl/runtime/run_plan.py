@@ -11,8 +11,8 @@ from unetctl.geometry.box import Ints
 from unetctl.geometry.plan import Block, TilePlan
 from unetctl.recipe.load import recipe_from_dict
 from unetctl.recipe.schema import Recipe
-from unetctl.runtime.device import Compute
-from unetctl.runtime.numerics import NUMERICS_VERSION, Keep
+from unetctl.runtime.compute import Compute
+from unetctl.runtime.keep import NUMERICS_VERSION, Keep
 from unetctl.sinks.base import OutputImage, OutputLayout
 
 

@@ -25,7 +25,7 @@ from torch.nn import functional as F  # noqa: N812 - the name everybody uses
 from unetctl.geometry.box import Box
 from unetctl.recipe.compose_section import Compose
 from unetctl.recipe.schema import Recipe
-from unetctl.runtime.numerics import LUMINANCE, NEEDS_STATISTICS, Scaling
+from unetctl.runtime.grey_scale import LUMINANCE, NEEDS_STATISTICS, Scaling
 from unetctl.runtime.statistics import measure
 from unetctl.training.augment import sample_rngs
 from unetctl.training.crops import Crops, Plane, PlaneSet

@@ -31,7 +31,7 @@ from typing import IO, Self, cast
 import torch
 
 from unetctl.errors import ResourceError
-from unetctl.runtime.device import Compute, available_cores
+from unetctl.runtime.compute import Compute, available_cores
 from unetctl.runtime.signals import STOP_SIGNALS
 from unetctl.training.course import TrainBatch
 

@@ -17,7 +17,7 @@ from unetctl.geometry.box import Box, Ints
 from unetctl.geometry.mirror import mirror_indices
 from unetctl.geometry.object_size import median_diameter, scale_of
 from unetctl.recipe.schema import Recipe
-from unetctl.runtime.numerics import Scaling
+from unetctl.runtime.grey_scale import Scaling
 from unetctl.runtime.planning import choose_channels
 from unetctl.runtime.reading import has_equal_channels, read_channels
 from unetctl.runtime.statistics import VolumeStatistics, measure

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from unetctl.errors import InputError
 from unetctl.geometry.box import Box
 from unetctl.recipe.schema import Recipe
-from unetctl.runtime.numerics import Scaling
+from unetctl.runtime.grey_scale import Scaling
 from unetctl.runtime.planning import choose_channels
 from unetctl.runtime.reading import has_equal_channels, read_channels
 from unetctl.sources.coloured import coloured

@@ -22,7 +22,8 @@ from unetctl.metrics.overlap import Overlap, count_overlaps
 from unetctl.networks.build import for_inference
 from unetctl.networks.network import Network
 from unetctl.recipe.schema import Recipe
-from unetctl.runtime.device import PRECISIONS, Compute
+from unetctl.runtime.compute import Compute
+from unetctl.runtime.device import PRECISIONS
 from unetctl.runtime.loop import tile_frame
 from unetctl.runtime.planning import MAX_CORE
 from unetctl.training.augment import AugmentOptions

@@ -19,7 +19,7 @@ from PIL import Image
 from unetctl.errors import InputError
 from unetctl.geometry.box import Box, Ints
 from unetctl.recipe.schema import Recipe
-from unetctl.runtime.numerics import LUMINANCE
+from unetctl.runtime.grey_scale import LUMINANCE
 from unetctl.runtime.reading import read_channels
 from unetctl.sources.base import Source
 from unetctl.sources.raster_magic import raster_format

@@ -19,10 +19,10 @@ from unetctl.metrics.precision import mean_precision
 from unetctl.networks.network import Network
 from unetctl.networks.weights import stored_dtype
 from unetctl.recipe.schema import Recipe
-from unetctl.runtime.device import Compute
+from unetctl.runtime.compute import Compute
 from unetctl.runtime.engine import Engine, TileJob
+from unetctl.runtime.grey_scale import Scaling
 from unetctl.runtime.loop import tile_frame
-from unetctl.runtime.numerics import Scaling
 from unetctl.runtime.planning import MAX_CORE
 from unetctl.training.crops import Plane
 

@@ -16,7 +16,7 @@ from unetctl.jobs.pages.overlay import tinted
 from unetctl.jobs.pages.scaling import Stored
 from unetctl.jobs.pages.views import Pixels
 from unetctl.objects.rule import LabelRule, label_array
-from unetctl.runtime.numerics import Keep
+from unetctl.runtime.keep import Keep
 from unetctl.sinks.disk import full_disk_explained
 from unetctl.sinks.page import Page
 from unetctl.sinks.page_gif import DEFAULT_MS, Timing

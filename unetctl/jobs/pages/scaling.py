@@ -7,7 +7,7 @@ import numpy as np
 
 from unetctl.geometry.box import Box, Ints
 from unetctl.jobs.pages.views import OnePage, Pixels
-from unetctl.runtime.numerics import Keep
+from unetctl.runtime.keep import Keep
 from unetctl.sinks.base import OutputLayout
 from unetctl.sources.base import ImageInfo, Source
 from unetctl.sources.scaled import ResampledView, ScaledSource, nearest, resampled, scaled_info, scaled_size

@@ -12,8 +12,9 @@ from unetctl.jobs.pages.options import PageOptions
 from unetctl.jobs.pages.shares import Shares
 from unetctl.jobs.tasks import ResolvedTask
 from unetctl.networks.network import Network
-from unetctl.runtime.device import Compute, resolve
-from unetctl.runtime.numerics import NUMERICS_VERSION
+from unetctl.runtime.compute import Compute
+from unetctl.runtime.device import resolve
+from unetctl.runtime.keep import NUMERICS_VERSION
 from unetctl.runtime.planning import Planned, PlanWishes, make_plan
 from unetctl.sources.base import ImageInfo, SourceInfo
 from unetctl.sources.scaled import refuse_scale
