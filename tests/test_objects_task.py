@@ -16,6 +16,7 @@ from unetctl.jobs.benchmark import accuracy
 from unetctl.jobs.benchmark_objects_baselines import BASELINES, contrast_watershed, otsu_watershed
 from unetctl.jobs.sample import labels_path, make_sample
 from unetctl.jobs.sample_objects import cells, nuclei
+from unetctl.jobs.train_samples import samples_of
 from unetctl.metrics.objects import match_objects
 from unetctl.recipe.load import load_recipe, recipe_from_dict
 from unetctl.recipe.schema import Normalise
@@ -25,6 +26,7 @@ from unetctl.runtime.statistics import VolumeStatistics
 from unetctl.training.crops import Plane
 from unetctl.training.load import with_loss_weights
 from unetctl.training.object_targets import interior_and_border
+from unetctl.training.validation import Validated
 
 THREE = ["background", "interior", "border"]
 
@@ -157,6 +159,27 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert report.status == "done"
     assert {"ap50", "mean_ap", "seg", "seed_threshold"} <= report.figures.keys()
     return folder
+
+
+def test_the_report_shows_objects_and_not_their_classes(trained: Path) -> None:
+    page = (trained / "run" / "report.html").read_text()
+    assert "AP at 0.5, lowest first" in page
+    recipe = load_recipe("nuclei")
+    truth = np.zeros((40, 60), np.int32)
+    truth[5:20, 5:25], truth[5:20, 25:50] = 1, 2
+    logits = np.full((3, 40, 60), -4.0, np.float32)
+    logits[0] = 0
+    logits[1, 5:20, 5:24], logits[1, 5:20, 27:50], logits[2, 5:20, 24:27] = 6, 6, 6
+    pixels = np.linspace(0, 1, 2400, dtype=np.float32).reshape(1, 40, 60)
+    plane = Plane("two", pixels, np.zeros((1, 40, 60), np.uint8), objects=truth)
+    (shown,) = samples_of([plane], Validated({"seed_threshold": 0.7}, (logits,)), recipe)
+    assert shown.figures == {"ap50": 1.0, "seg": pytest.approx(1, abs=0.1), "objects": 2, "found": 2}
+    assert np.array_equal(shown.label, coloured_objects(truth, shown.input))
+    colours = [{tuple(c) for c in shown.output[10, a:b].tolist()} for a, b in ((6, 20), (30, 45), (52, 60))]
+    assert not colours[0] & colours[1]  # each has its own
+    assert all(len(set(c)) == 1 for c in colours[2])  # none where nothing is
+    (missed,) = samples_of([plane], Validated({"seed_threshold": 1.0}, (logits,)), recipe)
+    assert missed.figures["found"] == 0
 
 
 def test_training_predicts_and_scores(trained: Path, tmp_path: Path) -> None:

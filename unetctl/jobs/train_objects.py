@@ -1,4 +1,9 @@
-"""Scores of objects in validation: labels are made as `predict` makes them, at several thresholds of seeds."""
+"""Scores of objects in validation: labels are made as `predict` makes them, at several thresholds of seeds.
+
+score_of(recipe) -> object_figures or None
+object_figures(planes, outputs, recipe) -> {"ap50", "mean_ap", "seg", "seed_threshold"}
+found_objects(plane, logits, recipe, seed_threshold) -> (labels, scores) of one plane
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -40,10 +45,8 @@ def object_figures(planes: Sequence[Plane], outputs: Sequence[npt.NDArray[Any]],
     best: tuple[float, float] = (-1.0, 0.0)
     chosen: tuple[float, ObjectScores] | None = None
     for threshold in _SEED_THRESHOLDS:
-        rule = LabelRule.of(recipe.objects.model_copy(update={"seed_threshold": threshold}))
-        # Planes are judged one by one, also where the output would join them.
-        rule = replace(rule, join_planes=False)
-        scores = pooled([_score(plane, one, rule) for plane, one in zip(planes, probabilities, strict=True)])
+        rule = _rule_at(threshold, recipe)
+        scores = pooled([_scored(plane, one, rule)[1] for plane, one in zip(planes, probabilities, strict=True)])
         rank = (float(getattr(scores, by)), -abs(threshold - 0.5))
         if rank > best or chosen is None:
             best, chosen = rank, (threshold, scores)
@@ -52,9 +55,30 @@ def object_figures(planes: Sequence[Plane], outputs: Sequence[npt.NDArray[Any]],
     return {"ap50": scores.ap50, "mean_ap": scores.mean_ap, "seg": scores.seg, "seed_threshold": threshold}
 
 
-def _score(plane: Plane, probability: npt.NDArray[np.uint8], rule: LabelRule) -> ObjectScores:
+def found_objects(
+    plane: Plane, logits: npt.NDArray[Any], recipe: Recipe, seed_threshold: float
+) -> tuple[npt.NDArray[Any], ObjectScores]:
+    """What `predict` would find on one plane, (y, x) numbers with 0 between them, and how well that fits its labels.
+
+    Args:
+        plane: with ids of objects.
+        logits: (3, y, x).
+        recipe: of the network.
+        seed_threshold: that validation chose.
+    """
+    return _scored(plane, probability_of(logits), _rule_at(seed_threshold, recipe))
+
+
+def _rule_at(seed_threshold: float, recipe: Recipe) -> LabelRule:
+    """Planes are judged one by one, also where the output would join them."""
+    rule = LabelRule.of(recipe.objects.model_copy(update={"seed_threshold": seed_threshold}))
+    return replace(rule, join_planes=False)
+
+
+def _scored(plane: Plane, probability: npt.NDArray[np.uint8], rule: LabelRule) -> tuple[npt.NDArray[Any], ObjectScores]:
     assert plane.objects is not None
     ignore = None if plane.weights is None else plane.weights[0] == 0
     if ignore is not None and not ignore.any():
         ignore = None
-    return match_objects(label_array(probability, rule), plane.objects, ignore=ignore)
+    found = label_array(probability, rule)
+    return found, match_objects(found, plane.objects, ignore=ignore)

@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from unetctl.jobs.train_objects import found_objects
 from unetctl.recipe.schema import Recipe
+from unetctl.reports.objects_page import coloured_objects
 from unetctl.reports.training_page import Sample
 from unetctl.training.crops import Plane
 from unetctl.training.validation import Validated, probability_of
@@ -27,6 +29,9 @@ def samples_of(planes: Sequence[Plane], validated: Validated, recipe: Recipe) ->
     pairs = list(zip(planes, validated.outputs, strict=True))[:_SHOWN_PLANES]
     if recipe.labels.kind == "image":
         return [_repaired_sample(plane, output, threshold) for plane, output in pairs]
+    if recipe.answers_objects:
+        seed_threshold = validated.figures.get("seed_threshold", recipe.objects.seed_threshold)
+        return [_object_sample(plane, logits, recipe, seed_threshold) for plane, logits in pairs]
     return [_sample(plane, logits, recipe, threshold) for plane, logits in pairs]
 
 
@@ -38,6 +43,16 @@ def _repaired_sample(plane: Plane, output: npt.NDArray[Any], threshold: float) -
     error = float(((repaired.clip(0, 1) - clean)[:, inside] ** 2).mean()) if inside.any() else 0.0
     figures = {"rmse_inside": error**0.5, "misclassified": float((is_found != inside).mean())}
     return Sample(plane.name, _as_picture(plane.pixels), _as_picture(clean), _as_picture(repaired), figures)
+
+
+def _object_sample(plane: Plane, logits: npt.NDArray[Any], recipe: Recipe, seed_threshold: float) -> Sample:
+    """Of a network for objects: the true ones and those that `predict` would find, each in a colour of its own."""
+    assert plane.objects is not None
+    picture = _input(plane, recipe)
+    found, scores = found_objects(plane, logits, recipe, seed_threshold)
+    figures = {"ap50": scores.ap50, "seg": scores.seg, "objects": scores.num_true, "found": scores.num_found}
+    label, output = coloured_objects(plane.objects, picture), coloured_objects(found, picture)
+    return Sample(plane.name, picture, label, output, figures)
 
 
 def _as_picture(pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
