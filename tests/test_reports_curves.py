@@ -48,10 +48,20 @@ def test_every_finite_point_is_drawn_inside_the_axes(values, may_log):
         inner = [float(n) for n in re.findall(r"[-\d.]+(?:e[-+]?\d+)?", chart.lines[0].path)]
         places = list(zip(inner[::2], inner[1::2], strict=True)) + [(dot.x, dot.y) for dot in chart.lines[0].dots]
         assert len(set(places)) <= sum(math.isfinite(value) for value in values)
-        assert all(curves.LEFT <= x <= curves.WIDTH - curves.RIGHT for x, _ in places)
+        assert all(chart.left <= x <= curves.WIDTH - curves.RIGHT for x, _ in places)
         assert all(curves.TOP - 0.5 <= y <= curves.HEIGHT - curves.BOTTOM + 0.5 for _, y in places)
-        assert all(curves.LEFT <= tick.at <= curves.WIDTH - curves.RIGHT for tick in chart.x_ticks)
+        assert all(chart.left <= tick.at <= curves.WIDTH - curves.RIGHT for tick in chart.x_ticks)
         assert all(float(tick.text).is_integer() for tick in chart.x_ticks)
+
+
+@few
+@given(FINITE, st.floats(1e-6, 1e6))
+def test_numbers_at_an_axis_differ_and_leave_room_for_its_name(low, reach):
+    chart = draw([Line("a", ((1.0, low), (2.0, low + reach)))], "A", "a")
+    texts = [tick.text for tick in chart.y_ticks]
+    assert len(set(texts)) == len(texts)
+    assert curves.LEFT <= chart.left < curves.WIDTH / 2
+    assert chart.left - 7 - 5.9 * max(map(len, texts)) >= 18
 
 
 def test_a_gap_is_not_bridged():
@@ -71,11 +81,12 @@ def test_higher_values_are_drawn_higher_and_the_mark_sits_on_the_curve():
 @pytest.mark.parametrize("at", range(1, 101, 9))
 def test_the_words_of_the_mark_stay_inside(at):
     text = "best epoch 100: 0.9863"
-    mark = draw([Line("a", tuple((i, 1.0) for i in range(1, 101)))], "A", "a", mark=(at, text)).mark
+    chart = draw([Line("a", tuple((i, 1.0) for i in range(1, 101)))], "A", "a", mark=(at, text))
+    mark = chart.mark
     assert mark is not None
     width = 6.4 * len(text)
     left = mark.text_x - {"start": 0, "middle": width / 2, "end": width}[mark.anchor]
-    assert left >= curves.LEFT - 1
+    assert left >= chart.left - 1
     assert left + width <= curves.WIDTH - curves.RIGHT + 1
 
 

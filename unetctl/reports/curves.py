@@ -12,6 +12,7 @@
       |                   epoch                   HEIGHT
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from dataclasses import dataclass
 WIDTH, HEIGHT = 360.0, 220.0
 LEFT, RIGHT, TOP, BOTTOM = 58.0, 12.0, 22.0, 40.0
 
+_LETTER = 6.2  # width of a digit, generously
+_NAME = 27.0  # width of the vertical axis' name and of what keeps ticks from it and from the axis
+_MOST_DECIMALS = 12
 _NUM_DOTS = 40  # lines with more points are drawn without dots
 _LOG_FROM = 20.0  # ratio of largest to smallest from which a logarithmic axis shows more
 
@@ -92,6 +96,7 @@ class Chart:
         summary: the curve in a sentence, for those who do not see it.
         lines: at least one; drawn only if `is_drawn`.
         is_drawn: False if no point is finite.
+        left: where the vertical axis is: `LEFT`, or further in where long numbers stand beside it.
     """
 
     title: str
@@ -104,8 +109,9 @@ class Chart:
     y_ticks: tuple[Tick, ...]
     mark: Mark | None
     is_drawn: bool
+    left: float = LEFT
 
-    width, height, left, right, top, bottom = WIDTH, HEIGHT, LEFT, WIDTH - RIGHT, TOP, HEIGHT - BOTTOM
+    width, height, right, top, bottom = WIDTH, HEIGHT, WIDTH - RIGHT, TOP, HEIGHT - BOTTOM
 
 
 def linear_ticks(low: float, high: float, num: int = 5, is_whole: bool = False) -> list[float]:
@@ -174,7 +180,9 @@ def draw(
     # An axis of epochs starts at the first one and does not run past the last.
     x_values = [tick for tick in linear_ticks(left, right, 6, is_whole=has_whole_x) if left <= tick <= right] or [left]
     y_values = log_ticks(min(ys), max(ys)) if is_log else linear_ticks(min(ys), max(ys))
-    across = _Axis(left, right, LEFT + 6, WIDTH - RIGHT - 6, False)
+    texts = _texts(y_values, is_log)
+    begin = max(LEFT, _NAME + _LETTER * max(map(len, texts)))
+    across = _Axis(left, right, begin + 6, WIDTH - RIGHT - 6, False)
     up = _Axis(y_values[0], y_values[-1], HEIGHT - BOTTOM, TOP, is_log)
     drawn = tuple(_drawn(line, across, up, x_name) for line in lines)
     return Chart(
@@ -185,9 +193,10 @@ def draw(
         _summary(title, lines, x_name, mark),
         drawn,
         tuple(Tick(across.at(value), _short(value)) for value in x_values),
-        tuple(Tick(up.at(value), text) for value, text in zip(y_values, _texts(y_values, is_log), strict=True)),
-        _mark(mark, lines, across, up) if mark else None,
+        tuple(Tick(up.at(value), text) for value, text in zip(y_values, texts, strict=True)),
+        _mark(mark, lines, across, up, begin) if mark else None,
         True,
+        begin,
     )
 
 
@@ -217,15 +226,15 @@ def _drawn(line: Line, across: _Axis, up: _Axis, x_name: str) -> DrawnLine:
     return DrawnLine(line.name, path, tuple(dot for piece in pieces for dot in piece if has_dots or len(piece) == 1))
 
 
-def _mark(mark: tuple[float, str], lines: Sequence[Line], across: _Axis, up: _Axis) -> Mark | None:
+def _mark(mark: tuple[float, str], lines: Sequence[Line], across: _Axis, up: _Axis, begin: float) -> Mark | None:
     at, text = mark
     if not across.low <= at <= across.high:
         return None
     there = [y for line in lines for x, y in line.points if x == at and math.isfinite(y)]
     x = across.at(at)
     half = 3.2 * len(text)  # half of the words' width at 12 units a letter's height, generously
-    anchor = "start" if x - half < LEFT else "end" if x + half > WIDTH - RIGHT else "middle"
-    text_x = {"start": max(LEFT, x - half), "end": min(WIDTH - RIGHT, x + half), "middle": x}[anchor]
+    anchor = "start" if x - half < begin else "end" if x + half > WIDTH - RIGHT else "middle"
+    text_x = {"start": max(begin, x - half), "end": min(WIDTH - RIGHT, x + half), "middle": x}[anchor]
     return Mark(x, up.at(there[-1]) if there else None, text, round(text_x, 2), anchor)
 
 
@@ -240,11 +249,17 @@ def _summary(title: str, lines: Sequence[Line], x_name: str, mark: tuple[float, 
 
 
 def _texts(values: Sequence[float], is_log: bool) -> list[str]:
-    """What stands at an axis: on a linear one, all with the same number of decimals."""
+    """What stands at an axis: on a linear one, all with the same number of decimals, as many as tell them apart."""
     texts = [_short(value) for value in values]
-    if is_log or any("e" in text for text in texts):
+    if is_log:
         return texts
+    if any("e" in text for text in texts):
+        digits = next((n for n in range(3, 17) if len({f"{value:.{n}g}" for value in values}) == len(values)), 17)
+        return texts if len(set(texts)) == len(texts) else [f"{value:.{digits}g}" for value in values]
+    step = min((b - a for a, b in itertools.pairwise(values)), default=1.0)
     decimals = max(len(text.partition(".")[2]) for text in texts)
+    while decimals < _MOST_DECIMALS and any(abs(round(v, decimals) - v) > 0.01 * step for v in values):
+        decimals += 1
     return [f"{value:.{decimals}f}" for value in values]
 
 
