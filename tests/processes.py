@@ -83,16 +83,7 @@ class Command:
 
     def wait(self, timeout_s: float = 120) -> Result:
         """Until it has ended; its code is negative if a signal killed it."""
-        self._process.join(timeout_s)
-        code = self._process.exitcode
-        if code is None:
-            self._process.kill()
-            self._process.join()
-        self._process.close()
-        logs = [Path(f"{self._log}.{name}") for name in ("out", "err")]
-        out, err = (log.read_text() if log.exists() else "" for log in logs)
-        assert code is not None, f"not ended after {timeout_s} s: {err}"
-        return Result(code, out, err)
+        return _ended(self._process, self._log, timeout_s)
 
     def kill(self) -> None:
         """Now."""
@@ -105,6 +96,25 @@ class Command:
             assert self._process.is_alive(), "it ended and was never held"
             assert time.monotonic() < until, "it was never held"
             time.sleep(0.01)
+
+
+class Member:
+    """One of several processes that train together, in the environment that torchrun gives it.
+
+    Args:
+        folder: of the training; the log lies in it.
+        given: see `tests.team_driver`.
+        environment: RANK and its like.
+    """
+
+    def __init__(self, folder: Path, given: dict[str, Any], environment: dict[str, str]) -> None:
+        self._log = folder / f"log-{time.monotonic_ns()}"
+        self._process: BaseProcess = _context().Process(target=_train, args=(folder, given, environment, self._log))
+        self._process.start()
+
+    def wait(self, timeout_s: float = 150) -> Result:
+        """Until it has ended; its code is negative if a signal killed it."""
+        return _ended(self._process, self._log, timeout_s)
 
 
 def content(path: Path) -> Content:
@@ -126,6 +136,19 @@ def run(folder: Path, *args: object, accident: Accident | None = None) -> Result
     return Command(folder, *args, accident=accident).wait()
 
 
+def _ended(process: BaseProcess, log: Path, timeout_s: float) -> Result:
+    process.join(timeout_s)
+    code = process.exitcode
+    if code is None:
+        process.kill()
+        process.join()
+    process.close()
+    logs = [Path(f"{log}.{name}") for name in ("out", "err")]
+    out, err = (one.read_text() if one.exists() else "" for one in logs)
+    assert code is not None, f"not ended after {timeout_s} s: {err}"
+    return Result(code, out, err)
+
+
 def _context() -> ForkServerContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOADED)
@@ -144,9 +167,7 @@ def _context() -> ForkServerContext:
 
 def _work(folder: Path, words: list[str], log: Path, accident: Accident | None) -> None:
     os.chdir(folder)
-    for number, name in ((1, "out"), (2, "err")):
-        file = os.open(f"{log}.{name}", os.O_WRONLY | os.O_CREAT)
-        os.dup2(file, number)
+    _write_to(log)
     if hasattr(os, "sched_setaffinity"):  # tiny networks: more threads would only wait for each other
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     multiprocessing.set_start_method("fork", force=True)  # locks without a tracker that tells of every killed process
@@ -156,6 +177,19 @@ def _work(folder: Path, words: list[str], log: Path, accident: Accident | None) 
     if accident is not None:
         sys.addaudithook(_Steps(str(folder), f"{log}.held", accident))
     main()
+
+
+def _write_to(log: Path) -> None:
+    for number, name in ((1, "out"), (2, "err")):
+        os.dup2(os.open(f"{log}.{name}", os.O_WRONLY | os.O_CREAT), number)
+
+
+def _train(folder: Path, given: dict[str, Any], environment: dict[str, str], log: Path) -> None:
+    _write_to(log)
+    os.environ.update(environment)
+    from tests.team_driver import train
+
+    sys.exit(train(folder, given))
 
 
 class _Steps:

@@ -1,6 +1,6 @@
 """A tiny training in one of several processes, as torchrun starts them; leaves what came out of it.
 
-python -m tests.team_driver FOLDER OPTIONS      options as JSON: batch, stop_after, die_at, signal_at, epochs, kind
+train(folder, given) -> exit code      given: batch, stop_after, die_at, signal_at, epochs, patience, data
 """
 
 import json
@@ -86,10 +86,10 @@ def main(folder: Path, given: dict[str, Any]) -> int:
     return 0 if complete else 75
 
 
-if __name__ == "__main__":
+def train(folder: Path, given: dict[str, Any]) -> int:
+    """Trains, tells an error on stderr; returns the exit code."""
     try:
-        code = main(Path(sys.argv[1]), json.loads(sys.argv[2]))
+        return main(folder, given)
     except UnetctlError as error:
         print(f"rank {os.environ.get('RANK', '0')}: {error}", file=sys.stderr)
-        code = error.exit_code
-    sys.exit(code)
+        return error.exit_code

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.processes import Member
 from tests.training_data import GREY, pages
 from unetctl.cli.environment import is_follower, launched
 from unetctl.errors import UsageError
@@ -27,36 +28,16 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def start(num: int, *words: object, cwd: Path | None = None) -> list["subprocess.Popen[str]"]:
-    """The same command `num` times, in the environment that torchrun makes, but without torchrun to end the rest."""
+def train(folder: Path, num: int, **given: Any) -> list[tuple[int, str, str]]:
+    """`num` processes in the environment that torchrun makes, but without torchrun to end the rest: code, stdout, stderr."""
+    folder.mkdir(exist_ok=True)
     port = free_port()
     started = []
     for rank in range(num):
         place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": num, "LOCAL_WORLD_SIZE": num, "MASTER_PORT": port}
-        env = {**os.environ, **{k: str(v) for k, v in place.items()}, "MASTER_ADDR": "127.0.0.1"}
-        env |= {"PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", *map(str, words)]
-        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        started.append(subprocess.Popen(command, text=True, env=env, cwd=cwd, **pipes))
-    return started
-
-
-def ends(processes: list["subprocess.Popen[str]"]) -> list[tuple[int, str, str]]:
-    found = []
-    for process in processes:
-        try:
-            out, err = process.communicate(timeout=150)
-        except subprocess.TimeoutExpired:
-            for one in processes:
-                one.kill()
-            raise
-        found.append((process.returncode, out, err))
-    return found
-
-
-def train(folder: Path, num: int, **given: Any) -> list[tuple[int, str, str]]:
-    folder.mkdir(exist_ok=True)
-    return ends(start(num, "tests.team_driver", folder, json.dumps(given)))
+        started.append(Member(folder, given, {**{k: str(v) for k, v in place.items()}, "MASTER_ADDR": "127.0.0.1"}))
+    ended = [member.wait() for member in started]
+    return [(one.code, one.out, one.err) for one in ended]
 
 
 def found(folder: Path, num: int, rank: int = 0) -> Any:
@@ -137,9 +118,12 @@ def test_torchrun_trains_and_only_the_first_process_speaks_and_writes(tmp_path):
     pages(tmp_path / "data", 4)
     words = ["torch.distributed.run", "--nproc-per-node", 2, "--master-port", free_port(), "-m", "unetctl", "train"]
     words += ["--data", "data", "--task", "./grey.toml", "-o", "run", "--epochs", 2, "--batch", 1, "--workers", 0]
-    ((code, out, err),) = ends(start(1, *words, cwd=tmp_path))
-    assert code == 0, err
-    assert out == "run\n"
+    env = {**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", *map(str, words)]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=150, check=False)
+    err = done.stderr
+    assert done.returncode == 0, err
+    assert done.stdout == "run\n"
     assert err.count("epoch 1/2") == 1
     assert "2 processes train together, 1 crops a step each, 2 in all" in err
     assert (tmp_path / "run" / "report.html").exists()
