@@ -9,6 +9,9 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from unetctl.cli.app import app
 
 PROJECT = Path(__file__).parent.parent
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
@@ -60,18 +63,13 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {**os.environ, "PATH": path, "COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
 
 
-@pytest.fixture(scope="session")
-def help_of(environment):
+@cache
+def help_of(words: tuple[str, ...]) -> str:
     """What ``unetctl WORDS --help`` prints."""
-
-    @cache
-    def ask(words: tuple[str, ...]) -> str:
-        command = ["unetctl", *words, "--help"]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
-        return done.stdout
-
-    return ask
+    width: dict[str, str | None] = {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
+    told = CliRunner().invoke(app, [*words, "--help"], env=width)
+    assert told.exit_code == 0, f"{words}: {told.output}"
+    return told.stdout
 
 
 def test_ci_finds_its_two_commands():
@@ -100,7 +98,7 @@ def test_commands_run(environment, tmp_path, body):
     assert done.returncode == 0, f"{body}\nended with {done.returncode}\n{done.stdout}\n{done.stderr}"
 
 
-def test_options_exist(help_of):
+def test_options_exist():
     unknown = []
     for command in shown_commands(README):
         words, options = words_and_options(command)
@@ -109,7 +107,7 @@ def test_options_exist(help_of):
     assert not unknown, "\n".join(unknown)
 
 
-def test_batch_scripts_are_sound(help_of):
+def test_batch_scripts_are_sound():
     """The scripts in pipelines/jobs parse, and every option that they use exists."""
     scripts = sorted((PROJECT / "pipelines" / "jobs").iterdir())
     assert scripts

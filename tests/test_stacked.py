@@ -37,7 +37,7 @@ def row(case: Case, num_blocks: int) -> Case:
 # -- tiled equals whole
 
 
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(case=cases(depths=(1, 3)), num_blocks=st.integers(1, 3))
 @example(case=Case(BICUBIC, "yx", (33, 50), (16, 32), (2, 1)), num_blocks=2)
 @example(case=Case({**BICUBIC, "convolution": "same"}, "yx", (3, 5), (4, 4), (1, 1), method="none"), num_blocks=3)
@@ -46,7 +46,7 @@ def test_tiled_is_the_row_on_the_whole_mirrored_image(case, num_blocks):
     assert_exact(row(case, num_blocks))
 
 
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(case=cases(depths=(1, 3), border="native"), num_blocks=st.integers(1, 3))
 @example(
     case=Case({**BICUBIC, "convolution": "same", "border": "native"}, "yx", (49, 17), (8, 4), (2, 2)), num_blocks=2
