@@ -1,7 +1,9 @@
 """What tests share: which of them run here, a tiny network's weights, a small stack."""
 
 import os
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +68,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for marker, reason in reasons.items():
             if item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture
+def heeded_signals() -> Iterator[None]:
+    """Signals that the programs under test get; whoever runs the tests may have said nohup, or & in a script."""
+    kept = {n: signal.getsignal(n) for n in (signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGTERM))}
+    for number in kept:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    yield
+    for number, handler in kept.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

@@ -42,6 +42,7 @@ def test_an_input_that_is_passed_over_has_one_line_and_no_result(predicted: Any)
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+@pytest.mark.usefixtures("heeded_signals")
 def test_stopped_before_the_first_input(predicted: Any, monkeypatch: pytest.MonkeyPatch, number: int, code: int):
     enter = StopRequest.__enter__
 

@@ -48,6 +48,7 @@ raise AssertionError("nobody asked")
 
 
 @pytest.mark.parametrize(("number", "code"), [("SIGTERM", 75), ("SIGINT", 130), ("SIGUSR1", 75), ("SIGHUP", 75)])
+@pytest.mark.usefixtures("heeded_signals")
 def test_signals_stop_cleanly(number: str, code: int):
     process = subprocess.Popen(
         with_stitch(STOPPABLE, "x.tif"),
@@ -67,7 +68,24 @@ def test_signals_stop_cleanly(number: str, code: int):
     assert err.endswith("run the same command again to go on\n")
 
 
-def test_a_second_signal_leaves_now():
+def test_a_second_signal_leaves_now_but_an_echo_does_not():
+    body = "print('begun', flush=True)\nfor _ in range(600): time.sleep(0.05)"
+    process = subprocess.Popen(
+        with_stitch(body, "x.tif"), cwd=PROJECT, env=QUICK, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    for pause_s in (0.1, 1.3):  # as torchrun passes on what its children have had
+        process.send_signal(signal.SIGTERM)
+        time.sleep(pause_s)
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=20)
+    assert process.returncode == 75
+
+
+@pytest.mark.usefixtures("heeded_signals")
+def test_another_signal_leaves_now():
     body = "print('begun', flush=True)\nfor _ in range(600): time.sleep(0.05)"
     process = subprocess.Popen(
         with_stitch(body, "x.tif"), cwd=PROJECT, env=QUICK, stdout=subprocess.PIPE, stderr=subprocess.PIPE
@@ -75,11 +93,28 @@ def test_a_second_signal_leaves_now():
     assert process.stdout is not None
     process.stdout.readline()
     process.send_signal(signal.SIGTERM)
-    time.sleep(0.3)
-    assert process.poll() is None
-    process.send_signal(signal.SIGTERM)
+    time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
     process.communicate(timeout=20)
-    assert process.returncode == 75
+    assert process.returncode == 130
+
+
+def test_what_was_ignored_stays_ignored():
+    """``nohup unetctl ... &``: a terminal that closes stops nothing."""
+    code = """
+import os, signal
+for number in (signal.SIGHUP, signal.SIGINT):
+    signal.signal(number, signal.SIG_IGN)
+from unetctl.runtime.signals import StopRequest
+with StopRequest() as stop:
+    for number in (signal.SIGHUP, signal.SIGINT):
+        os.kill(os.getpid(), number)
+    assert not stop()
+    os.kill(os.getpid(), signal.SIGUSR1)
+    assert stop()
+assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=PROJECT, env=QUICK, check=True, timeout=60)
 
 
 def on_terminal(command: list[str], **env: str) -> str:

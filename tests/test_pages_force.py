@@ -132,6 +132,7 @@ def test_an_output_whose_process_was_killed_before_it_said_so_is_ours(run, monke
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+@pytest.mark.usefixtures("heeded_signals")
 def test_signals_end_a_run_cleanly_and_a_second_process_is_refused_meanwhile(page_weights, run, number, code):
     folder = folder_of(60, (260, 300))
     command = [

@@ -22,7 +22,7 @@ from unetctl.runtime.compute import Compute
 from unetctl.runtime.journal import BlockRecord, Journal, latest_records, read_records
 from unetctl.runtime.locks import RunLock
 from unetctl.runtime.loop import output_box
-from unetctl.runtime.memory import BASE_BYTES, format_size, parse_size, project
+from unetctl.runtime.memory import BASE_BYTES, cgroup_limit, format_size, parse_size, project
 from unetctl.runtime.planning import Planned, PlanWishes, make_plan
 from unetctl.runtime.run_folder import RunFolder
 from unetctl.runtime.run_plan import RunPlan
@@ -237,6 +237,40 @@ def test_a_core_off_the_grid_is_named_with_the_next_one(em_like: Recipe, core: i
 def test_wishes_without_sense_are_refused(em_like: Recipe, wish: dict[str, Any]):
     with pytest.raises(UsageError):
         planned(info("yx", (500, 500)), em_like, **wish)
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "limit"),
+    [
+        ("0::/user.slice/job.scope", {"user.slice/memory.max": "max", "user.slice/job.scope/memory.max": "7000"}, 7000),
+        (
+            "0::/user.slice/job.scope",
+            {"user.slice/memory.max": "5000", "user.slice/job.scope/memory.max": "7000"},
+            5000,
+        ),
+        ("0::/", {"memory.max": "9000"}, 9000),
+        ("0::/../../else", {"memory.max": "9000"}, 9000),
+        (
+            "12:cpu,cpuacct:/condor/slot1\n9:memory:/condor/slot1\n0::/",
+            {"memory/condor/slot1/memory.limit_in_bytes": "800", "memory/memory.limit_in_bytes": str(2**63 - 4096)},
+            800,
+        ),
+        ("9:memory:/docker/1a2b", {"memory/memory.limit_in_bytes": "600"}, 600),
+        ("0::/user.slice", {"user.slice/memory.max": "max"}, None),
+        (None, {"memory.max": "400"}, 400),
+        (None, {}, None),
+        ("no such thing", {}, None),
+    ],
+)
+def test_the_limit_of_a_control_group_is_the_least_from_the_root_to_the_own(
+    tmp_path: Path, own: str | None, files: dict[str, str], limit: int | None
+):
+    for name, text in files.items():
+        (tmp_path / "root" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "root" / name).write_text(text + "\n")
+    if own is not None:
+        (tmp_path / "own").write_text(own + "\n")
+    assert cgroup_limit(tmp_path / "root", tmp_path / "own") == limit
 
 
 def test_projections_grow_with_what_is_asked_for(em_like: Recipe):

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -45,16 +46,41 @@ def _figure(size: float) -> str:
     return f"{size:.3g}" if abs(size) < 999.5 else f"{size:.0f}"  # .3g would write 1e+03
 
 
-def cgroup_limit() -> int | None:
-    """Memory limit of this process's control group in bytes; None if there is none or the platform has none."""
-    for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+def cgroup_limit(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int | None:
+    """Memory limit of this process's control group and of all that hold it, in bytes; None if there is none.
+
+    Args:
+        root: where control groups are mounted, of version 1 or 2.
+        own: the kernel's list of the groups that this process is in.
+    """
+    limits = []
+    for file in _limit_files(root, own):
         try:
-            text = Path(name).read_text().strip()
+            text = file.read_text().strip()
         except OSError:
             continue
         if text.isdigit() and int(text) < 2**60:
-            return int(text)
-    return None
+            limits.append(int(text))
+    return min(limits, default=None)
+
+
+def _limit_files(root: Path, own: Path) -> Iterator[Path]:
+    """From the root to the own group: inside a container the root is the own one, outside it lies deeper."""
+    old = root / "memory"
+    yield root / "memory.max"
+    yield old / "memory.limit_in_bytes"
+    try:
+        lines = own.read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        controllers, _, path = line.partition(":")[2].partition(":")
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        folder, name = (old, "memory.limit_in_bytes") if controllers else (root, "memory.max")
+        for part in (part for part in path.split("/") if part not in ("", "..")):
+            folder /= part
+            yield folder / name
 
 
 def free_memory() -> int | None:

@@ -7,6 +7,7 @@ hand, drops what is incomplete, and leaves.
 import os
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 
 from unetctl.errors import Interrupted, Stopped
@@ -19,8 +20,15 @@ STOP_SIGNALS = tuple(
 )
 
 
+#: The same signal sooner than this after the first is its echo: torchrun, timeout and their like pass on what the whole
+#: process group has had.
+_ECHO_S = 1.0
+
+
 class StopRequest:
     """A context that turns stop signals into a flag; restores the previous handlers at its end.
+
+    Signals that were ignored when it began stay ignored: who writes `nohup` wants a closed terminal to change nothing.
 
     Outside the main thread (a library call in a thread) no handler is installed; `ask` still works.
     """
@@ -28,11 +36,13 @@ class StopRequest:
     def __init__(self) -> None:
         self._asked = threading.Event()
         self._signal: int | None = None
+        self._asked_s = 0.0
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():
-            for number in STOP_SIGNALS:
+            heeded = [number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+            for number in heeded:
                 self._previous[number] = signal.signal(number, self._handle)
         return self
 
@@ -44,9 +54,12 @@ class StopRequest:
         self._previous.clear()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        now_s = time.monotonic()
         if self._asked.is_set():
+            if number == self._signal and now_s < self._asked_s + _ECHO_S:
+                return
             os._exit(130 if number == signal.SIGINT else 75)
-        self._signal = number
+        self._signal, self._asked_s = number, now_s
         self._asked.set()
 
     def ask(self) -> None:
