@@ -228,6 +228,30 @@ def test_a_feed_that_is_left_early_closes_everything_and_does_not_hang():
             assert [(i.file.name, i.i_page) for i in every] == [(f.name, k) for f in files for k in range(3)]
 
 
+def test_files_that_were_read_are_forgotten_large_or_not():
+    for i in range(4):
+        book(f"scans/{i}.tif")
+    files = page_sets(["scans"], "ink")[0].files
+    for page_bytes in (MIB, 0):
+        feed = PageFeed(
+            files, lambda opened: range(len(opened.images)),
+            max_bytes=MIB, page_bytes=page_bytes, ahead_bytes=0, pdf_dpi=300,
+        )  # fmt: skip
+        most = 0
+        for item in feed:
+            most = max(most, len(feed._opened))
+            if item.pixels is None:
+                assert item.opened is not None
+                assert item.info is not None
+                page = item.opened.page(item.i_page, item.info)
+                page.close()
+                page.close()  # counts once
+        assert most <= 4
+        assert not feed._opened
+        last = feed._opened
+    assert last == {}
+
+
 def test_what_is_wanted_may_fail_the_run_and_closes_everything():
     book("scans/0.tif")
     files = page_sets(["scans"], "ink")[0].files

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,10 @@ from unetctl.jobs.api import predict
 from unetctl.jobs.pages.ledger import Ledger, PageRecord, read_ledger
 from unetctl.jobs.pages.results import FileResult
 from unetctl.jobs.pages.run import PageRun
+from unetctl.jobs.pages.shares import Shares
 from unetctl.runtime.locks import RunLock
 from unetctl.runtime.report import RunReport
+from unetctl.runtime.run_folder import RunFolder
 from unetctl.sinks.page import Page
 
 Predict = Callable[..., list[RunReport]]
@@ -230,6 +233,44 @@ def test_what_changed_and_vanished_inputs_have_left_is_swept(run, monkeypatch):
     assert not list(Path("out.run").glob("large-*"))
     assert {r.status for r in run(folder, output="out")} == {"done"}
     assert {r.status for r in read_ledger(Path("out.run"))} == {"done"}
+
+
+def test_pages_that_a_power_failure_has_left_half_are_made_anew(run, monkeypatch):
+    Path("scans").mkdir()
+    pages = [Image.fromarray(text_page((150, 200), i)) for i in range(2)]
+    pages[0].save("scans/p0.tif", save_all=True, append_images=pages[1:])
+
+    def cut(self: FileResult, provenance: str) -> object:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FileResult, "finish", cut)
+        with pytest.raises(KeyboardInterrupt):
+            run("scans", output="out")
+    (page,) = Path("out.run").glob("spool-*/page-000001.*")
+    page.write_bytes(page.read_bytes()[:100])
+    (first,) = run("scans", output="out")
+    assert first.status == "failed"
+    (second,) = run("scans", output="out")
+    assert second.status == "done"
+
+
+def test_the_store_of_a_page_whose_file_was_done_just_then_is_swept(run, monkeypatch):
+    Path("scans").mkdir()
+    Image.fromarray(text_page((400, 300), 1)).save("scans/p.png")
+    monkeypatch.setattr(Shares, "of", staticmethod(lambda budget, of=Shares.of: replace(of(budget), page=0)))
+
+    def dies(self: RunFolder) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "remove", dies)
+        with pytest.raises(KeyboardInterrupt):
+            run("scans", output="out")
+    assert list(Path("out.run").glob("large-*"))
+    assert Path("out").is_dir()
+    assert {r.status for r in run("scans", output="out")} == {"nothing-new"}
+    assert not list(Path("out.run").glob("large-*"))
 
 
 def test_a_lock_of_ours_is_no_obstacle_once_its_process_is_gone(run):

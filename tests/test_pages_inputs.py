@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -15,7 +16,7 @@ from PIL import Image
 
 from tests.page_source_files import text_page
 from unetctl.errors import InputError, UsageError
-from unetctl.jobs.api import predict
+from unetctl.jobs.api import dry_run, predict
 from unetctl.jobs.pages.inputs import listed_inputs, page_sets
 from unetctl.jobs.stitch import stitch_output
 from unetctl.runtime.report import RunReport
@@ -103,6 +104,41 @@ def test_nothing_is_written_beside_inputs(run):
         run("scans", output="out.tif")
     with pytest.raises(UsageError, match="for 2 inputs"):
         run(["scans/a.png", "scans/deep/b.png"], output="out.tif")
+
+
+def test_dots_are_folders_like_any_other(run, tmp_path, monkeypatch):
+    page("scans/a.png"), page("scans/b.png", 1)
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "in" / "deep")
+    found = run(["../../scans/a.png", "../../scans/b.png"], output=Path())
+    assert [r.status for r in found] == ["done"] * 2
+    assert sorted(p.name for p in Path().iterdir()) == ["a.png", "b.png"]
+    assert (tmp_path / "in" / "deep.run" / "summary.json").is_file()
+    again = run(["../../scans/a.png", "../../scans/b.png"], output=tmp_path / "in" / "deep")
+    assert [r.status for r in again] == ["nothing-new"] * 2
+    assert [r.status for r in run("../../scans", output=Path(".."))] == ["done"] * 2
+    assert (tmp_path / "in.run" / "summary.json").is_file()
+    assert not list(Path().glob("*.run"))
+    with pytest.raises(UsageError, match="-o /"):
+        run("../../scans", output=Path("/"))
+
+
+def test_what_pages_have_no_use_for_is_refused_and_not_passed_over(run, page_weights):
+    page("scans/a.png")
+    given: dict[str, Any] = {
+        "series": 1,
+        "time": 2,
+        "axes": "yx",
+        "statistics_from": Path("nowhere"),
+        "keep_store": True,
+    }
+    for name, value in given.items():
+        word = {"statistics_from": "stats"}.get(name, name.replace("_", "-"))
+        with pytest.raises(UsageError, match=f"--{word} for pages; expected a volume"):
+            run("scans", **{name: value})
+        with pytest.raises(UsageError, match=f"--{word} for pages"):
+            dry_run("scans", page_weights, **{name: value})
+    assert not Path("scans-ink").exists()
 
 
 def test_empty_folders_and_patterns_are_told(run):

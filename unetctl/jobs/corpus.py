@@ -61,7 +61,7 @@ def predict_all(
     resolved = resolve_task(task, overrides, weights)
     pages = page_options or PageOptions()
     if are_pages(inputs, resolved.recipe, options.output, pages):
-        _refuse_for_pages(verify_seams, cluster)
+        _refuse_for_pages(options, verify_seams, cluster)
         return predict_pages(
             inputs, resolved, options, pages,
             on_error=on_error, max_failed=max_failed, emit=emit, should_stop=should_stop, on_report=on_report,
@@ -115,10 +115,20 @@ def _refuse_overlay(options: PredictOptions) -> None:
         )
 
 
-def _refuse_for_pages(verify_seams: bool, cluster: str | None) -> None:
-    for name, is_given in (("--verify-seams", verify_seams), ("--cluster", cluster is not None)):
-        if is_given:
-            raise UsageError(f"{name} for pages", "a volume", "give --stack, or leave it out; --part shares pages out")
+def _refuse_for_pages(options: PredictOptions, verify_seams: bool = False, cluster: str | None = None) -> None:
+    given = {
+        "--verify-seams": verify_seams,
+        "--cluster": cluster is not None,
+        "--series": options.series is not None,
+        "--time": options.time is not None,
+        "--axes": options.axes is not None,
+        "--stats": options.statistics_from is not None,
+        "--keep-store": options.keep_store,
+    }
+    names = [name for name, is_given in given.items() if is_given]
+    if names:
+        hint = "give --stack, or leave it out" + "; --part shares pages out" * ("--cluster" in names)
+        raise UsageError(f"{', '.join(names)} for pages", "a volume", hint)
 
 
 def dry_run(
@@ -140,6 +150,7 @@ def dry_run(
     resolved = resolve_task(task, overrides, weights)
     pages = page_options or PageOptions()
     if are_pages(inputs, resolved.recipe, options.output, pages):
+        _refuse_for_pages(options)
         return plan_pages(inputs, resolved, options, pages)
     _refuse_overlay(options)
     network = resolved.network()

@@ -13,6 +13,7 @@ from typing import IO
 import numpy as np
 from PIL import Image
 
+from unetctl.errors import UsageError
 from unetctl.sinks.page import BrokenPageError, Page
 
 _MOST_COLOURS = 256
@@ -51,11 +52,12 @@ def encode_gif(page: Page) -> bytes:
     """One page as a GIF file of one frame. 1-bit pages are black where ink is; 16 bits become 8.
 
     Raises:
-        ValueError: if a side is too long for GIF, or pixels have more than 16 bits.
+        UsageError: if a side is too long for GIF, or pixels have more than 16 bits.
     """
     pixels = page.rows(0, page.pixels.shape[0])
     if max(pixels.shape[:2]) > _LARGEST_SIDE or page.num_bits > 16:
-        raise ValueError(f"a GIF holds sides up to {_LARGEST_SIDE} pixels and 8 bits a sample")
+        told = f"{pixels.shape[1]} x {pixels.shape[0]} pixels of {page.num_bits} bits in a GIF"
+        raise UsageError(told, f"sides up to {_LARGEST_SIDE} pixels and 16 bits", "--format tiff")
     if pixels.dtype == np.uint16:
         pixels = (pixels >> 8).astype(np.uint8)
     if page.is_one_bit:

@@ -51,7 +51,9 @@ class PageFileRecord:
     notes: tuple[str, ...] = ()
 
 
-def page_kind_for(origin_kind: str, is_one_bit: bool, wanted: str | None, num_pages: int) -> str:
+def page_kind_for(
+    origin_kind: str, is_one_bit: bool, wanted: str | None, num_pages: int, *, are_numbers: bool = False
+) -> str:
     """The kind of file that pages are written as.
 
     Args:
@@ -59,6 +61,7 @@ def page_kind_for(origin_kind: str, is_one_bit: bool, wanted: str | None, num_pa
         is_one_bit: True if the pages are ink and paper only.
         wanted: the user's choice, which goes before all else; None for the default.
         num_pages: in the file they come from. Several never become PNG unless wanted, one file a page then.
+        are_numbers: True if pixels are numbers of objects, which only TIFF and PNG keep.
 
     Returns:
         "tiff", "png", "pdf" or, for the frames of one, "gif": the origin's own kind, or the nearest to it without loss.
@@ -69,6 +72,8 @@ def page_kind_for(origin_kind: str, is_one_bit: bool, wanted: str | None, num_pa
     """
     if wanted is not None:
         return _known(wanted)
+    if are_numbers and origin_kind in ("pdf", "gif"):
+        return "tiff"
     kind = _DEFAULT_KINDS.get(origin_kind, "tiff" if is_one_bit else "png")
     if kind == "png" and num_pages > 1:
         return "gif" if origin_kind == "gif" else "tiff"

@@ -4,12 +4,14 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from unetctl.errors import InputError, UsageError
 from unetctl.geometry.box import Box, Ints
 from unetctl.jobs.object_scale import ScaleFinder
 from unetctl.jobs.options import PredictOptions
@@ -81,6 +83,8 @@ class Ready:
 #: What is called, in the writing thread, when a page was added to its result: the page, and its pixels of ink (None
 #: where there is no ink).
 PageDone = Callable[[Ready, int | None], None]
+#: What is called there when a page cannot be made of its answer: the page, and why.
+PageFailed = Callable[[Ready, Exception], None]
 
 
 class PageComputer:
@@ -204,8 +208,13 @@ class PageComputer:
         self._emit(Note(text, "detail"))
         return PageScale(factor, self._settings.values["keep"], self._settings.values["threshold"])
 
-    def compute(self, group: Sequence[Ready], done: PageDone) -> bool:
+    def compute(self, group: Sequence[Ready], done: PageDone, failed: PageFailed) -> bool:
         """Computes pages: several in memory, or one large one.
+
+        Args:
+            group: pages of files that go on.
+            done: told of every page that was added to its file's result.
+            failed: told of every page that its kind of file cannot hold.
 
         Returns:
             False if asked to stop; pages told to `done` until then are safe.
@@ -215,7 +224,7 @@ class PageComputer:
             UnetctlError: what computing or writing raised.
         """
         if len(group) == 1 and group[0].pixels is None:
-            return self._compute_large(group[0], done)
+            return self._compute_large(group[0], done, failed)
         pages = [(ready.seen, ready.pixels) for ready in group if ready.pixels is not None]
         images = tuple(replace(ready.plan.images[0], i_image=i) for i, ready in enumerate(group))
         plan = replace(group[0].plan, images=images)
@@ -227,9 +236,13 @@ class PageComputer:
             i = block.image.i_image
             if not gathered[i].add(output_box(block.image, block.block.box), block.pixels):
                 return
-            ready = group[i]
-            answer = ready.scale.answer(self._style.labelled(gathered.pop(i).answer), ready.info)
-            ready.result.add(ready.i_page, self._style.page(answer, ready.info, ready.origin, ready.under))
+            ready, made = group[i], gathered.pop(i).answer
+            try:
+                answer = ready.scale.answer(self._style.labelled(made), ready.info)
+                ready.result.add(ready.i_page, self._style.page(answer, ready.info, ready.origin, ready.under))
+            except (UsageError, InputError, ValueError) as error:
+                failed(ready, error)
+                return
             done(ready, self._style.num_ink(answer) if self._style.counts_ink else None)
 
         reader = BlockReader(HeldPages(pages), plan, StatisticsStore(None, "pages", plan))
@@ -246,9 +259,12 @@ class PageComputer:
         ):  # fmt: skip
             self.seconds[name] += seconds
 
-    def _compute_large(self, ready: Ready, done: PageDone) -> bool:
+    def _compute_large(self, ready: Ready, done: PageDone, failed: PageFailed) -> bool:
         """A page that is not to be held in memory: its blocks go to a store, resumable, its rows from there to the file."""
-        source = _Watched(ready.scale.source(ready.opened.page(ready.i_page, ready.info)))
+        with closing(_Watched(ready.scale.source(ready.opened.page(ready.i_page, ready.info)))) as source:
+            return self._compute_watched(ready, source, done, failed)
+
+    def _compute_watched(self, ready: Ready, source: "_Watched", done: PageDone, failed: PageFailed) -> bool:
         folder = RunFolder(self._store_path(ready))
         plan = ready.plan
         if folder.has_plan() and folder.plan().fingerprint != plan.fingerprint:
@@ -277,8 +293,13 @@ class PageComputer:
                 return False
             made = labels
         stored = ready.scale.stored(made, ready.info)
-        page, num_ink = stored_page(stored, self._style, ready.info, ready.origin, self._rows_under(ready))
-        ready.result.add(ready.i_page, page)
+        try:
+            page, num_ink = stored_page(stored, self._style, ready.info, ready.origin, self._rows_under(ready))
+            ready.result.add(ready.i_page, page)
+        except (UsageError, InputError, ValueError) as error:
+            folder.remove()
+            failed(ready, error)
+            return True
         source.close()
         done(ready, num_ink() if self._style.counts_ink else None)
         folder.remove()

@@ -45,6 +45,7 @@ class OpenFile:
         source: its pages.
         identity: of its content.
         stat: of the file before it was opened: what is changed later is seen by the next run.
+        when_closed: called once, with this.
     """
 
     file: PageFile
@@ -52,6 +53,7 @@ class OpenFile:
     identity: dict[str, Any]
     stat: tuple[int, ...]
     is_abandoned: bool = False
+    when_closed: Callable[["OpenFile"], None] = field(default=lambda opened: None, repr=False)
     _num_left: int = field(default=0, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     _is_closed: bool = field(default=False, repr=False)
@@ -90,6 +92,7 @@ class OpenFile:
             was_closed, self._is_closed = self._is_closed, True
         if not was_closed:
             self.source.close()
+            self.when_closed(self)
 
     def page(self, i_page: int, info: ImageInfo) -> OnePage:
         """A page as a source of its own, in the axes of `info`."""
@@ -204,8 +207,6 @@ class PageFeed:
             return
         pages = list(self._wanted(opened))
         opened.expect(len(pages))
-        if not pages:
-            self._forget(opened)
         for i_page in pages:
             info = opened.images[i_page]
             size = num_bytes_of(info)
@@ -225,7 +226,7 @@ class PageFeed:
             else:
                 source = open_pages(str(file.path), max_bytes=self._max_bytes, pdf_dpi=self._pdf_dpi)
             try:
-                opened = OpenFile(file, source, dict(source.info.identity), stat)
+                opened = OpenFile(file, source, dict(source.info.identity), stat, when_closed=self._forget)
             except BaseException:
                 source.close()
                 raise
@@ -248,7 +249,6 @@ class PageFeed:
             return FeedItem(opened.file, opened, i_page, info, error=as_told(error, opened.file.path))
         finally:
             opened.release()
-            self._forget(opened)
             with self._lock:
                 self.decoding_s += time.monotonic() - since
         return FeedItem(opened.file, opened, i_page, info, pixels)
@@ -256,8 +256,7 @@ class PageFeed:
     def _forget(self, opened: OpenFile) -> None:
         """Thousands of closed files need not be remembered."""
         with self._lock:
-            if opened._is_closed:
-                self._opened.pop(id(opened), None)
+            self._opened.pop(id(opened), None)
 
 
 def as_told(error: Exception, path: Path) -> Exception:

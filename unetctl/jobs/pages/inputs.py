@@ -154,7 +154,15 @@ def _of_folder(folder: Path, place: Path, recursive: bool) -> PageSet:
                 "nothing is written beside inputs",
             )
     files = _apart([_below(folder, path) for path in found])
-    return PageSet(files, place, place.with_name(place.name + RUN_SUFFIX), folder=folder)
+    return PageSet(files, place, _run_beside(place), folder=folder)
+
+
+def _run_beside(place: Path) -> Path:
+    """The run folder of an output folder; of "." and "..", which are no names, of what they stand for."""
+    named = place.resolve() if place.name in ("", "..") else place
+    if not named.name:
+        raise UsageError(f"-o {place}", "a folder inside another", "the run folder lies beside it")
+    return named.with_name(named.name + RUN_SUFFIX)
 
 
 def _refuse_file(place: Path) -> None:
@@ -197,7 +205,7 @@ def _loose(files: list[Path], task: str, output: Path | None) -> PageSet:
                 f"-o {output} for {len(files)} inputs", "the name of a folder", f"-o {output.with_suffix('')}"
             )
         _refuse_file(output)
-    run = output.with_name(output.name + RUN_SUFFIX) if output is not None else Path(f"{task}-pages{RUN_SUFFIX}")
+    run = _run_beside(output) if output is not None else Path(f"{task}-pages{RUN_SUFFIX}")
     absolute = [Path(os.path.abspath(path)) for path in files]
     if output is None:  # not beside the inputs: only what has the same name is told apart by its folder
         bare = [str(path.with_name(_stem(path.name))) for path in absolute]

@@ -14,6 +14,7 @@ from unetctl.jobs.pages.options import PageOptions
 from unetctl.jobs.pages.run import PageRun
 from unetctl.jobs.pages.settings import differences, from_values, new_settings
 from unetctl.jobs.pages.shares import Shares
+from unetctl.jobs.pages.targets import refuse_kind
 from unetctl.jobs.tasks import ResolvedTask
 from unetctl.recipe.schema import Recipe
 from unetctl.runtime.events import Listener, Note, nobody
@@ -139,6 +140,7 @@ def plan_pages(
     asked = new_settings(task, task.network(), options, page_options, Shares.of(budget_bytes))
     plans = []
     for pages in _sets(inputs, task, options, page_options, nobody):
+        refuse_kind(asked.values["keep"], pages.kind or page_options.format)
         begun = None if options.fresh else settings_of(pages.run)
         differing = differences(asked, from_values(begun), options) if begun else []
         if differing:

@@ -1,5 +1,6 @@
 """From what the network answers to pages, and from pages to files."""
 
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -17,7 +18,7 @@ from unetctl.jobs.pages.scaling import Stored
 from unetctl.jobs.pages.views import Pixels
 from unetctl.objects.rule import LabelRule, label_array
 from unetctl.runtime.keep import Keep
-from unetctl.sinks.disk import full_disk_explained
+from unetctl.sinks.disk import fsync_folder, full_disk_explained
 from unetctl.sinks.page import Page
 from unetctl.sinks.page_gif import DEFAULT_MS, Timing
 from unetctl.sinks.pages import PageFileRecord, assemble, encode_page
@@ -128,8 +129,12 @@ class FileResult:
         with full_disk_explained(path):
             self.spool.mkdir(parents=True, exist_ok=True)
             partial = path.with_name(f".{path.name}.partial")
-            partial.write_bytes(encoded)
+            with partial.open("wb") as file:  # flushed: under its name it counts as done, also after a power failure
+                file.write(encoded)
+                file.flush()
+                os.fsync(file.fileno())
             partial.replace(path)
+            fsync_folder(path.parent)
 
     def note_ink(self, i_page: int, share: float) -> None:
         """Keeps a page's share of ink, also for a later run that finds the page on disk.

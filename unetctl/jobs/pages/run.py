@@ -23,7 +23,7 @@ from unetctl.jobs.pages.resolution import ResolutionCheck
 from unetctl.jobs.pages.results import FileResult, PageStyle
 from unetctl.jobs.pages.settings import PageSettings, differences, from_values, new_settings, refuse_unfit
 from unetctl.jobs.pages.shares import Shares
-from unetctl.jobs.pages.targets import Targets
+from unetctl.jobs.pages.targets import Targets, refuse_kind
 from unetctl.jobs.pages.upkeep import start_over, sweep
 from unetctl.jobs.tasks import ResolvedTask
 from unetctl.networks.network import Network
@@ -34,6 +34,7 @@ from unetctl.runtime.logbook import logged
 from unetctl.runtime.memory import budget
 from unetctl.runtime.report import RunReport
 from unetctl.runtime.run_folder import OutputInTheWayError, RunFolder
+from unetctl.sinks.page import BrokenPageError
 from unetctl.sources.files import RUN_SUFFIX
 
 #: Pages are gathered until they hold so many pixels, so that tiles of several share batches.
@@ -89,6 +90,7 @@ class PageRun:
         self._last = time.monotonic()
         self._shares = Shares.of(budget(options.memory_bytes, options.scheduler_bytes))
         asked = new_settings(self.task, self.network, options, self.page_options, self._shares)
+        refuse_kind(asked.values["keep"], self.pages.kind or self.page_options.format)
         if options.fresh:
             start_over(self.pages)
         found = from_values(ledgers.begin(self.pages, asked.values))
@@ -126,7 +128,7 @@ class PageRun:
             self._targets = Targets(
                 self.pages, records, settings.values,
                 is_one_bit=self._style.is_one_bit, wanted=self.page_options.format,
-                overwrites=self.options.existing == "overwrite",
+                overwrites=self.options.existing == "overwrite", are_numbers=self._style.rule is not None,
             )  # fmt: skip
             todo = [file for file in files if not self._is_unchanged(file)]
             self.emit(StageStarted("predict", len(files), len(self.reports), "file"))
@@ -183,7 +185,7 @@ class PageRun:
                 if self.should_stop():
                     return False
                 try:
-                    if not computer.compute(group, self._page_done):
+                    if not computer.compute(group, self._page_done, self._page_failed):
                         return False
                 except UnreadablePageError as unreadable:
                     (ready,) = group
@@ -261,6 +263,11 @@ class PageRun:
         if result.is_complete():
             self._finish(result)
 
+    def _page_failed(self, ready: Ready, error: Exception) -> None:
+        """Called in the writing thread when a page cannot be made: that is its file's fault alone."""
+        if ready.opened.file.name not in self._failed:
+            self._fail(ready.opened.file, _as_written(error, ready.result), ready.opened)
+
     def _finish(self, result: FileResult) -> None:
         opened, file, records = result.opened, result.opened.file, self._ledger.records
         output = result.target.relative_to(self.pages.place).as_posix()
@@ -272,6 +279,8 @@ class PageRun:
         except Exception as error:
             if isinstance(error, ResourceError) and isinstance(error.__cause__, OSError):
                 raise  # a full disk is not the file's fault
+            if isinstance(error.__cause__, BrokenPageError):
+                result.clear()  # a power failure has left half a page: the next run makes all anew
             self._fail(file, _as_written(error, result), opened)
             return
         notes = tuple(dict.fromkeys(n for origin in opened.origins for n in origin.notes)) + made.notes

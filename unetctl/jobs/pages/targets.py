@@ -24,6 +24,20 @@ def _refuse_unequal(opened: OpenFile) -> None:
         )
 
 
+def refuse_kind(keep: str, kind: str | None) -> None:
+    """Says so if a kind of file that was asked for cannot hold what is kept.
+
+    Raises:
+        UsageError: for numbers of objects in a GIF, which shows at most 256 colours, or a PDF, which is looked at.
+    """
+    if keep == "labels" and kind in ("gif", "pdf"):
+        raise UsageError(
+            f"--keep labels in {kind.upper()}",
+            "tiff or png, which keep numbers",
+            "--format tiff, or --keep overlay to look at",
+        )
+
+
 class Targets:
     """Gives every file its own output, the same again in every run.
 
@@ -34,6 +48,7 @@ class Targets:
         is_one_bit: True if pages are written with one bit a pixel.
         wanted: kind of file for all; None: alike to the inputs.
         overwrites: True if what is not ours may be replaced.
+        are_numbers: True if pages hold numbers of objects.
     """
 
     def __init__(
@@ -45,9 +60,11 @@ class Targets:
         is_one_bit: bool,
         wanted: str | None,
         overwrites: bool,
+        are_numbers: bool = False,
     ) -> None:
         self._pages, self._records, self._settings = pages, records, settings
         self._is_one_bit, self._wanted, self._overwrites = is_one_bit, pages.kind or wanted, overwrites
+        self._are_numbers = are_numbers
         self._owner = {r.output: r.name for r in records.values() if r.output}
 
     def result_for(self, opened: OpenFile) -> FileResult:
@@ -61,7 +78,9 @@ class Targets:
         file, num_pages = opened.file, len(opened.images)
         if not num_pages:
             raise InputError(f"{file.path} has no pages", "at least one")
-        kind = page_kind_for(opened.origins[0].kind, self._is_one_bit, self._wanted, num_pages)
+        kind = page_kind_for(
+            opened.origins[0].kind, self._is_one_bit, self._wanted, num_pages, are_numbers=self._are_numbers
+        )
         if kind == "png" and num_pages > 1:
             raise UsageError(f"{file.path} has {num_pages} pages, and a PNG holds one", "tiff or pdf", "--format tiff")
         if kind == "gif":

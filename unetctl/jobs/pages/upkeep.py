@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from unetctl.errors import UsageError
 from unetctl.jobs.pages.feed import stat_of
 from unetctl.jobs.pages.inputs import PageSet
-from unetctl.jobs.pages.ledger import BEGUN, PageRecord, is_page_run, read_ledger
+from unetctl.jobs.pages.ledger import BEGUN, DONE, PageRecord, is_page_run, read_ledger
 from unetctl.runtime.locks import RunLock
 from unetctl.sinks.pages import remove_leftovers
 
@@ -25,7 +25,10 @@ def sweep(pages: PageSet, records: Iterable[PageRecord]) -> int:
         pages: that are asked for now.
         records: of the ledger.
     """
-    used = {key_of(file.name, stat_of(file.path)) for file in pages.files}
+    records = tuple(records)
+    done = {(record.name, record.stat) for record in records if record.status == DONE}
+    stats = [(file.name, stat_of(file.path)) for file in pages.files]
+    used = {key_of(*one) for one in stats if one not in done}  # what is left of a done one was to be removed just then
     left = [
         p for kind in ("spool", "large") for p in pages.run.glob(f"{kind}-*") if p.name.split("-")[1][:16] not in used
     ]

@@ -67,7 +67,7 @@ class OnePage:
         i_page: which.
         info: as the page is to be seen: its own axes, or `coloured`.
         identity: of the file's content.
-        release: called by `close`.
+        release: called by the first `close`.
     """
 
     def __init__(
@@ -75,6 +75,7 @@ class OnePage:
     ) -> None:
         told = pages.info
         self._pages, self._i_page, self._release = pages, i_page, release
+        self._is_closed = False
         self._stored = told.images[i_page]
         self._is_coloured = len(self._stored.shape) < len(info.shape)
         chunk: Ints = told.preferred_chunk[i_page]
@@ -97,5 +98,7 @@ class OnePage:
         return np.repeat(plane[np.newaxis], box.shape[0], axis=0)
 
     def close(self) -> None:
-        """The page was read."""
-        self._release()
+        """The page was read, or will not be; may be called twice."""
+        was_closed, self._is_closed = self._is_closed, True
+        if not was_closed:
+            self._release()
