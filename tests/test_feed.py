@@ -1,10 +1,14 @@
 """Batches made ahead: the same whoever makes them, and nobody is left behind."""
 
+import mmap
 import os
+import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +26,7 @@ from unetctl.training import feed as room
 from unetctl.training.augment import AugmentOptions
 from unetctl.training.course import TrainBatch
 from unetctl.training.crops import Plane, PlaneSet
-from unetctl.training.feed import Feed, num_workers_for
+from unetctl.training.feed import Feed, _Payload, num_workers_for
 from unetctl.training.sampler import Sampler
 
 
@@ -134,6 +138,39 @@ def test_an_error_that_does_not_travel_is_told_in_words():
 def test_a_worker_that_dies_ends_the_run_in_a_sentence():
     with pytest.raises(ResourceError, match=r"has died.*train\.workers"):
         take_all(Feed(Spoilt(None), 0, 9, 2))
+
+
+def test_workers_are_deaf_to_stop_signals_before_they_import_anything():
+    before = {one.pid for one in workers_of(os.getpid())}
+    with Feed(batch_of, 0, 2, 1) as feed:
+        taker = threading.Thread(target=feed.take)
+        taker.start()
+        while not (started := [one for one in workers_of(os.getpid()) if one.pid not in before]):
+            time.sleep(0.005)
+        while b"signal.SIG_IGN" not in Path(f"/proc/{started[0].pid}/cmdline").read_bytes():
+            time.sleep(0.005)
+        time.sleep(0.1)  # Python itself starts in a group of its own, where no Ctrl-C arrives
+        assert os.getsid(started[0].pid) != os.getsid(0)
+        for number in (signal.SIGINT, signal.SIGTERM) * 5:
+            started[0].send_signal(number)
+            time.sleep(0.02)
+        taker.join()
+        assert feed.take() is not None
+
+
+def test_arrays_that_take_no_memory_take_none_on_their_way_to_workers():
+    zeros = np.broadcast_to(np.zeros((), np.uint8), (1, 1000, 1000))
+    plane = Plane("clean", np.random.default_rng(0).random((1, 1000, 1000), np.float32), zeros)
+    payload = _Payload(plane)
+    with closing(payload):
+        pickled, places = payload.frame
+        assert len(pickled) < 2000
+        assert [num for _, num in places] == [4_000_000]
+        shared = memoryview(mmap.mmap(payload.fd, 0, access=mmap.ACCESS_COPY))
+        found = pickle.loads(pickled, buffers=[shared[start : start + num] for start, num in places])
+    assert np.array_equal(found.pixels, plane.pixels)
+    assert np.array_equal(found.target, zeros)
+    assert (found.target.dtype, found.target.strides) == (np.uint8, (0, 0, 0))
 
 
 def test_a_sample_that_cannot_be_made_names_its_file():

@@ -41,7 +41,7 @@ def stitch_output(
 
     Raises:
         InputError: if no run was begun there.
-        UsageError: if it is a run of pages, which need no joining.
+        UsageError: if it is a run of pages, which need no joining, or `to` is no new name of a TIFF.
         IncompleteError: if blocks are missing; names them and the command that computes them.
         BusyError: if parts are still at work.
     """
@@ -53,6 +53,8 @@ def stitch_output(
             "an output of parts",
             "unetctl predict without --part says whether any is missing, and computes it",
         )
+    if to is not None:
+        _refuse_target(to)
     plan = folder.plan()
     with RunLock(folder.path, shared=False, who="stitch"):
         status = "nothing-new"
@@ -69,6 +71,9 @@ def stitch_output(
             status = "done" if complete else "stopped"
         if to is not None and status != "stopped":
             _export_to(folder, to, should_stop)
+            if status == "done" and not keep_store and not folder.is_zarr:  # it was kept for this export alone
+                folder.mark_finished({**(folder.finished() or {}), "keep_store": False})
+                folder.remove_store()
     result = to or folder.output
     report = RunReport(
         "stitch",
@@ -109,7 +114,7 @@ def _incomplete(folder: RunFolder, plan: RunPlan, missing: list[int]) -> Incompl
     )
 
 
-def _export_to(folder: RunFolder, to: Path, should_stop: Callable[[], bool]) -> None:
+def _refuse_target(to: Path) -> None:
     if to.suffix not in TIFF_SUFFIXES:
         raise UsageError(
             f"-o {to}",
@@ -118,6 +123,9 @@ def _export_to(folder: RunFolder, to: Path, should_stop: Callable[[], bool]) -> 
         )
     if to.exists():
         raise UsageError(f"{to} exists", "a new name", "choose another or remove it")
+
+
+def _export_to(folder: RunFolder, to: Path, should_stop: Callable[[], bool]) -> None:
     if not folder.made_path.exists():
         raise InputError(
             f"the store of {folder.output} was removed after its export",

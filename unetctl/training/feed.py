@@ -13,10 +13,10 @@ training.
                thread i <-- arrays --  worker i
 """
 
+import io
 import mmap
 import os
 import pickle
-import signal
 import subprocess
 import sys
 import tempfile
@@ -26,8 +26,9 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from types import TracebackType
-from typing import IO, Self, cast
+from typing import IO, Any, Self, cast
 
+import numpy as np
 import torch
 
 from unetctl.errors import ResourceError
@@ -141,11 +142,11 @@ class _Workers:
 
     def make(self, step: int) -> TrainBatch:
         """The batch of a step, made by this thread's process."""
-        worker: subprocess.Popen[bytes] | None = getattr(self._of_thread, "worker", None)
-        if worker is None:
-            worker = self._of_thread.worker = self._started()
-        steps, answers = cast(IO[bytes], worker.stdin), cast(IO[bytes], worker.stdout)
         try:
+            worker: subprocess.Popen[bytes] | None = getattr(self._of_thread, "worker", None)
+            if worker is None:
+                worker = self._of_thread.worker = self._started()
+            steps, answers = cast(IO[bytes], worker.stdin), cast(IO[bytes], worker.stdout)
             pickle.dump(step, steps)
             steps.flush()
             answer = pickle.load(answers)
@@ -159,7 +160,10 @@ class _Workers:
         return TrainBatch(*map(torch.from_numpy, answer))
 
     def _started(self) -> "subprocess.Popen[bytes]":
-        code = f"import sys; sys.path[:] = {sys.path!r}; from unetctl.training.feed import serve; serve({self._payload.fd})"
+        # before anything that takes time is imported: the training hears stop signals, and ends its workers
+        deaf = f"import signal; [signal.signal(n, signal.SIG_IGN) for n in {[int(n) for n in STOP_SIGNALS]}]"
+        work = f"from unetctl.training.feed import serve; serve({self._payload.fd})"
+        code = f"{deaf}; import sys; sys.path[:] = {sys.path!r}; {work}"
         with self._lock:
             if self._is_over:
                 raise ResourceError("no more batches are wanted")
@@ -168,6 +172,7 @@ class _Workers:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 pass_fds=(self._payload.fd,),
+                start_new_session=True,  # Ctrl-C is for the training, also while Python starts
             )
             self._all.append(worker)
         assert worker.stdin is not None
@@ -194,6 +199,16 @@ def _temporary() -> IO[bytes]:
     return tempfile.TemporaryFile()
 
 
+class _Pickler(pickle.Pickler):
+    """Writes an array that is one number everywhere, and takes no memory here, as that number."""
+
+    def reducer_override(self, value: object) -> Any:
+        if not isinstance(value, np.ndarray) or value.size < 2:
+            return NotImplemented
+        is_constant = not any(step for step, num in zip(value.strides, value.shape, strict=True) if num > 1)
+        return (np.broadcast_to, (value.flat[0], value.shape)) if is_constant else NotImplemented
+
+
 class _Payload:
     """A pickled object whose arrays lie in memory that other processes map.
 
@@ -204,7 +219,9 @@ class _Payload:
 
     def __init__(self, value: object) -> None:
         buffers: list[pickle.PickleBuffer] = []
-        pickled = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
+        frame = io.BytesIO()
+        _Pickler(frame, protocol=5, buffer_callback=buffers.append).dump(value)
+        pickled = frame.getvalue()
         has_memfd = hasattr(os, "memfd_create")  # memory without the small limit that containers put on /dev/shm
         file: IO[bytes] = os.fdopen(os.memfd_create("unetctl-planes"), "wb") if has_memfd else _temporary()
         places = []
@@ -229,8 +246,6 @@ def serve(fd: int) -> None:
     Args:
         fd: see `_Payload`.
     """
-    for number in STOP_SIGNALS:  # the training hears them, and ends its workers
-        signal.signal(number, signal.SIG_IGN)
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whoever prints here does not print among the answers
     steps = os.fdopen(os.dup(0), "rb")

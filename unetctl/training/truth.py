@@ -198,8 +198,11 @@ def palette_indices(path: Path) -> npt.NDArray[np.uint8] | None:
         if kind not in ("PNG", "GIF", "BMP", "TIFF"):
             return None
         Image.init()
-        picture = Image.OPEN[kind][0](stream, str(path))  # the plug-in itself: Image.open has a limit of its own
-        return np.asarray(picture) if picture.mode == "P" else None
+        try:
+            picture = Image.OPEN[kind][0](stream, str(path))  # the plug-in itself: Image.open has a limit of its own
+            return np.asarray(picture) if picture.mode == "P" else None
+        except Exception:  # plug-ins raise what they like; whether the file can be read, who reads its pixels tells
+            return None
 
 
 def _drawn_target(labels: Source, pair: Pair, i_plane: int, recipe: Recipe) -> Target:
