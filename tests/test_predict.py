@@ -303,18 +303,6 @@ def test_the_store_is_kept_on_request_and_can_be_exported_again(run):
     assert Path("out.ome.tif.run/store.zarr").is_dir()
     with pytest.raises(UsageError, match="exists"):
         stitch("out.ome.tif", to="again.ome.tif")
-    with pytest.raises(UsageError, match=r"ends in \.ome\.tif"):
-        stitch("out.ome.tif", to="again.ome.zarr")
-    for part in (1, 2):
-        run("in.npy", axes="zyx", output="shared.ome.tif", part=(part, 2))
-    for wrong in ("other.zarr", "again.ome.tif"):  # said before any work
-        with pytest.raises(UsageError):
-            stitch("shared.ome.tif", to=wrong)
-        assert not Path("shared.ome.tif").exists()
-    stitch("shared.ome.tif", to="other.ome.tif")
-    assert Path("other.ome.tif").read_bytes() == Path("shared.ome.tif").read_bytes() == Path(report.output).read_bytes()
-    assert not Path("shared.ome.tif.run/store.zarr").exists()
-    assert stitch("shared.ome.tif").status == "nothing-new"
     run("in.npy", axes="zyx", output="plain.ome.tif")
     with pytest.raises(InputError, match="was removed after its export"):
         stitch("plain.ome.tif", to="x.ome.tif")

@@ -102,6 +102,17 @@ def test_label_values_become_classes(tmp_path, known, pixels, targets, ignored, 
     assert plane.weights is None or plane.weights.ravel().tolist() == weights
 
 
+def test_labels_of_odd_kinds_have_no_colour_table_and_end_nothing(tmp_path):
+    write(tmp_path / "floats.tif", np.zeros((8, 9, 3), np.float32), photometric="rgb")
+    (tmp_path / "torn.png").write_bytes(b"\x89PNG\r\n\x1a\n and then nothing of the kind")
+    assert palette_indices(tmp_path / "floats.tif") is None
+    assert palette_indices(tmp_path / "torn.png") is None
+    Image.fromarray(GREY).convert("P").save(tmp_path / "table.png")
+    found = palette_indices(tmp_path / "table.png")
+    assert found is not None
+    assert found.shape == SIZE
+
+
 def test_truth_values_and_grey_pictures_with_alpha_are_labels(tmp_path):
     mask = GREY > 128
     grey = mask.astype(np.uint8) * 255
@@ -141,17 +152,6 @@ def test_labels_that_say_something_else_are_refused_by_name(tmp_path, labels, kn
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".npy"])
-def test_labels_of_odd_kinds_have_no_colour_table_and_end_nothing(tmp_path):
-    write(tmp_path / "floats.tif", np.zeros((8, 9, 3), np.float32), photometric="rgb")
-    (tmp_path / "torn.png").write_bytes(b"\x89PNG\r\n\x1a\n and then nothing of the kind")
-    assert palette_indices(tmp_path / "floats.tif") is None
-    assert palette_indices(tmp_path / "torn.png") is None
-    Image.fromarray(GREY).convert("P").save(tmp_path / "table.png")
-    found = palette_indices(tmp_path / "table.png")
-    assert found is not None
-    assert found.shape == SIZE
-
-
 def test_pictures_and_labels_of_unequal_size_are_named(tmp_path, suffix):
     for i, labels in enumerate((GREY[:-1], GREY[:, 1:], np.pad(GREY, 2))):
         with pytest.raises(InputError, match=r"9x11 .*a-labels.*equal sizes.*--exclude") as refused:
