@@ -18,10 +18,10 @@ from unetctl.cluster.session import ClusterSession, wait_until
 from unetctl.cluster.worker import ATTEMPTS, MAX_ATTEMPTS, BlockOrder, WorkerCannotStart, compute_block, is_busy
 from unetctl.errors import IncompleteError, ResourceError, Stopped, UsageError, WeightsError
 from unetctl.runtime.events import Listener, Note, StageEnded, StageProgress, StageStarted, nobody
-from unetctl.runtime.journal import latest_records
+from unetctl.runtime.journal import records_by_index
 from unetctl.runtime.loop import LoopTimes
 from unetctl.runtime.memory import format_size
-from unetctl.runtime.run_folder import RunFolder
+from unetctl.runtime.run_folder import RunFolder, is_on_disk
 from unetctl.runtime.run_plan import RunPlan
 
 #: Blocks submitted per worker: one being computed, one waiting.
@@ -265,12 +265,9 @@ class _Work:
 
     def _all_on_disk(self) -> bool:
         """Looks whether what the workers did is there; what is not is put back to be done."""
-        sink, records = self._folder.sink(), latest_records(self._folder.path)
+        sink, known = self._folder.sink(), records_by_index(self._folder.path)
         lost = [
-            index
-            for index in self._all
-            if index not in self.given_up
-            and not (index in records and all(sink.matches(key) for key in records[index].keys))
+            index for index in self._all if index not in self.given_up and not is_on_disk(sink, known.get(index, []))
         ]
         for index in lost:
             self._take_error(index, _NotOnDiskError("it is not on disk as its worker journaled it"))

@@ -106,6 +106,8 @@ def score_objects(
                 found = predicted_volume(seen, task, network, path, device, quiet, should_stop, keep="probability")
                 raw = source.raw()
                 is_volume = source.is_volume
+            # Ours leaves out what is small at the scale that the network saw: so do the others, at the picture's own.
+            least_px = max(1, round(rule.min_area_px / scale**2))
             labels = label_array(found, rule if is_volume else replace(rule, join_planes=False))
             rows, columns = (nearest(n, m) for n, m in zip(labels.shape[-2:], raw.shape[-2:], strict=True))
             labels = labels[..., rows[:, None], columns]
@@ -113,7 +115,7 @@ def score_objects(
                 if should_stop():
                     raise Stopped("stopped while scoring", "", "run the same command again")
                 with writing_into(output):
-                    planes.append(_scored(len(planes) + 1, plane, grey, ids, rule.min_area_px, output))
+                    planes.append(_scored(len(planes) + 1, plane, grey, ids, least_px, output))
                 emit(StageProgress("score", len(planes), {"AP": planes[-1].scores[OURS].ap50}))
     emit(StageEnded("score", time.monotonic() - begun))
     report = _report(task, data, split, planes)

@@ -79,7 +79,8 @@ def predict_all(
                 on_report(reports[-1])
                 break
             try:
-                report = _predict_one(path, resolved, network, own, verify_seams, workers, emit, should_stop)
+                others = [one for one, _ in chosen]
+                report = _predict_one(path, resolved, network, own, others, verify_seams, workers, emit, should_stop)
             except OutputInTheWayError as error:
                 if options.existing != "skip" and (len(chosen) == 1 or on_error == "abort"):
                     raise
@@ -155,8 +156,9 @@ def dry_run(
     _refuse_overlay(options)
     network = resolved.network()
     summaries = []
-    for path, own in _chosen(inputs, options, emit):
-        prediction = plan_prediction(path, resolved, own, network)
+    chosen = _chosen(inputs, options, emit)
+    for path, own in chosen:
+        prediction = plan_prediction(path, resolved, own, network, [one for one, _ in chosen])
         try:
             summaries.append(summarise(prediction, network, warm_up=warm_up))
         finally:
@@ -169,12 +171,13 @@ def _predict_one(
     task: ResolvedTask,
     network: Network,
     options: PredictOptions,
+    others: Sequence[str],
     verify_seams: bool,
     workers: SharedWorkers | None,
     emit: Listener,
     should_stop: Callable[[], bool],
 ) -> RunReport:
-    prediction = plan_prediction(path, task, options, network)
+    prediction = plan_prediction(path, task, options, network, others)
     try:
         for text in prediction.planned.notes:
             emit(Note(text, "info"))
@@ -184,16 +187,18 @@ def _predict_one(
         with full_disk_explained(prediction.folder.output):
             report = run_prediction(prediction, network, emit, should_stop, compute)
         if verify_seams and report.status in ("done", "nothing-new"):
-            report = _with_seams(prediction, network, report, emit)
+            report = _with_seams(prediction, network, report, emit, should_stop)
         return report
     finally:
         prediction.source.close()
 
 
-def _with_seams(prediction: Prediction, network: Network, report: RunReport, emit: Listener) -> RunReport:
+def _with_seams(
+    prediction: Prediction, network: Network, report: RunReport, emit: Listener, should_stop: Callable[[], bool]
+) -> RunReport:
     from unetctl.jobs.verify import verify_seams
 
-    seams = verify_seams(prediction, network, emit=emit)
+    seams = verify_seams(prediction, network, emit=emit, should_stop=should_stop)
     for line in seams.lines():
         emit(Note(line, "info"))
     return replace(report, details={**report.details, "seams": seams.to_dict()})

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 from unetctl.errors import ResourceError, Stopped
 from unetctl.runtime.events import Listener, StageEnded, StageProgress, StageStarted
-from unetctl.runtime.journal import BlockRecord, Journal, latest_records
-from unetctl.runtime.run_folder import RunFolder
+from unetctl.runtime.journal import BlockRecord, Journal, records_by_index
+from unetctl.runtime.run_folder import KeepStore, RunFolder, is_on_disk
 from unetctl.runtime.run_plan import RunPlan
 from unetctl.sinks.pyramid import build_step, pyramid_steps
 from unetctl.sinks.tiff import export_tiff, verify_tiff
@@ -20,7 +20,7 @@ def finish_output(
     emit: Listener,
     should_stop: Callable[[], bool],
     *,
-    keep_store: bool = False,
+    keep_store: KeepStore = False,
     checksums: bool = False,
 ) -> bool:
     """Builds the pyramid and, for a TIFF, exports and verifies it; the store of a TIFF is removed then.
@@ -30,7 +30,7 @@ def finish_output(
     Args:
         folder, plan: of the run.
         emit, should_stop: see the engine.
-        keep_store: of a TIFF.
+        keep_store: of a TIFF; "export": until `RunFolder.release_store`.
         checksums: compare the contents of pyramid steps done before, not only their sizes.
 
     Returns:
@@ -70,7 +70,7 @@ def _damage_explained(folder: RunFolder) -> Iterator[None]:
 
 
 def export_store(
-    folder: RunFolder, sink: ZarrSink, emit: Listener, should_stop: Callable[[], bool], keep_store: bool
+    folder: RunFolder, sink: ZarrSink, emit: Listener, should_stop: Callable[[], bool], keep_store: KeepStore
 ) -> bool:
     """Writes a complete store as the run's TIFF, verifies it, and removes the stores unless they are to be kept.
 
@@ -107,10 +107,8 @@ def _build_pyramid(
     steps = pyramid_steps(sink)
     if not len(steps):
         return True
-    records = latest_records(folder.path, "pyramid")
-    todo = [
-        i for i in range(len(steps)) if i not in records or not all(sink.matches(k, checksums) for k in records[i].keys)
-    ]
+    known = records_by_index(folder.path, "pyramid")
+    todo = [i for i in range(len(steps)) if not is_on_disk(sink, known.get(i, []), checksums)]
     if not todo:
         return True
     begun = time.monotonic()

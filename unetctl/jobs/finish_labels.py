@@ -25,7 +25,7 @@ from unetctl.jobs.label_store import make_labels, num_steps
 from unetctl.objects.rule import LabelRule
 from unetctl.runtime.events import Listener, StageEnded, StageProgress, StageStarted
 from unetctl.runtime.journal import BlockRecord, Journal
-from unetctl.runtime.run_folder import RunFolder
+from unetctl.runtime.run_folder import KeepStore, RunFolder
 from unetctl.runtime.run_plan import RunPlan
 from unetctl.sinks.base import StoredKey
 from unetctl.sinks.disk import fsync_folder
@@ -39,7 +39,7 @@ def finish_labels(
     emit: Listener,
     should_stop: Callable[[], bool],
     *,
-    keep_store: bool = False,
+    keep_store: KeepStore = False,
     checksums: bool = False,
 ) -> bool:
     """Labels, then puts the output in place.

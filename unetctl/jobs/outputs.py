@@ -103,6 +103,37 @@ def _place(path: str) -> tuple[str, ...]:
     return (*folders, "-".join([absolute.name, *(part for part in inner.split("/") if part)]))
 
 
+def absolute_input(path: str) -> str:
+    """An input as it is found from any folder: "v.h5::/raw" and patterns, too; addresses stay as they are."""
+    file, mark, inner = path.partition("::")
+    if "://" in file:
+        return path
+    there = Path(file).resolve() if Path(file).exists() else Path(os.path.abspath(file))
+    return f"{there}{mark}{inner}"
+
+
+def refuse_input_as_output(output: Path, inputs: Sequence[str]) -> None:
+    """Says so if writing an output would destroy an input, whatever may be overwritten otherwise.
+
+    Args:
+        output: a file or store.
+        inputs: as for `open_source`. An output may lie in a folder of slices, never in a store.
+
+    Raises:
+        UsageError: names the input that is the output, lies in it, or holds it.
+    """
+    target = output.resolve()
+    for path in inputs:
+        place = Path(path.partition("::")[0]).resolve()
+        is_in_store = target.is_relative_to(place) and place.is_dir() and is_zarr(str(place))
+        if target == place or place.is_relative_to(target) or is_in_store:
+            raise UsageError(
+                f"-o {output} would be written over the input {path}",
+                "an output apart from all inputs",
+                "choose another with -o",
+            )
+
+
 def output_path(path: str, info: SourceInfo, task: str, wanted: Path | None, name: str | None = None) -> Path:
     """The output of an input: as wanted, or ``<input>-<task>`` in the working directory, in the input's own kind.
 

@@ -1,16 +1,16 @@
 """`unetctl predict`: one input to one output, planned, resumable, in bounded memory."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
-from unetctl.errors import InputError, UnetctlError, UsageError
+from unetctl.errors import UnetctlError, UsageError
 from unetctl.geometry.plan import TilePlan
 from unetctl.jobs.finish import finish_output
 from unetctl.jobs.object_scale import ScaleFinder, middle_plane, volume_hint, wants_scale
 from unetctl.jobs.options import PredictOptions
-from unetctl.jobs.outputs import output_path
+from unetctl.jobs.outputs import absolute_input, output_path, refuse_input_as_output
+from unetctl.jobs.reuse import reused_statistics
 from unetctl.jobs.tasks import ResolvedTask
 from unetctl.networks.network import Network
 from unetctl.runtime.device import apply_compute, resolve
@@ -51,8 +51,15 @@ class Prediction:
         return self.planned.plan
 
 
-def plan_prediction(path: str, task: ResolvedTask, options: PredictOptions, network: Network) -> Prediction:
+def plan_prediction(
+    path: str, task: ResolvedTask, options: PredictOptions, network: Network, others: Sequence[str] = ()
+) -> Prediction:
     """Opens an input and decides, or follows the plan of a run that was begun.
+
+    Args:
+        path: of the input.
+        task, options, network: what is asked.
+        others: inputs of the same command, which the output must not be written over either.
 
     Raises:
         InputError: if the input cannot be read or does not fit the network.
@@ -63,6 +70,7 @@ def plan_prediction(path: str, task: ResolvedTask, options: PredictOptions, netw
     source = open_source(path, **options.view, max_bytes=budget_bytes)
     try:
         folder = RunFolder(output_path(path, source.info, task.name, options.output, options.name))
+        refuse_input_as_output(folder.output, [path, *others])
         num_weights = sum(p.numel() for p in network.parameters())
         begun = folder.plan() if folder.has_plan() and not options.fresh else None
         _, compute = resolve(options.device, options.precision)
@@ -77,13 +85,11 @@ def plan_prediction(path: str, task: ResolvedTask, options: PredictOptions, netw
             folder.refuse_foreign_output()
         wishes = options.wishes if begun is None else replace(options.wishes, batch=options.batch or begun.batch)
         recorded = {
-            "path": str(Path(path).resolve()) if Path(path).exists() else path,
+            "path": absolute_input(path),
             **options.view,
             "words": [*task.words, *options.words],
         }
-        statistics = (
-            _statistics_of(options.statistics_from) if options.statistics_from or begun is None else begun.statistics
-        )
+        statistics = begun.statistics if begun is not None and options.statistics_from is None else {}
         grey = frozenset(i for i in range(len(source.info.images)) if has_equal_channels(source, i))
         planned = make_plan(
             source.info,
@@ -98,6 +104,9 @@ def plan_prediction(path: str, task: ResolvedTask, options: PredictOptions, netw
             statistics,
             grey,
         )
+        if options.statistics_from is not None:
+            reused = reused_statistics(options.statistics_from, planned.plan)
+            planned = replace(planned, plan=replace(planned.plan, statistics=reused))
         if begun is not None:
             planned = _following(begun, planned, options, folder)
             planned = replace(planned, projection=project_run(planned.plan, source.info, num_weights))
@@ -137,17 +146,6 @@ def _meets(begun: TilePlan, asked: TilePlan, options: PredictOptions) -> bool:
     seen = [n for n, s in zip(begun.block_shape, begun.stride, strict=True) if s > 1]
     wanted = [n for n, s in zip(asked.block_shape, asked.stride, strict=True) if s > 1]
     return options.block is None or seen == wanted
-
-
-def _statistics_of(where: Path | None) -> dict[str, object]:
-    if where is None:
-        return {}
-    folder = where if (where / "plan.json").is_file() else RunFolder(where).path
-    if not (folder / "plan.json").is_file():
-        raise InputError(f"--stats {where} is no run", "an output of unetctl predict or its .run folder")
-    plan = RunPlan.from_json((folder / "plan.json").read_text())
-    known = StatisticsStore(folder, "none", plan).known
-    return {key: value.to_dict() for key, value in known.items()}
 
 
 #: What computes the missing blocks of a run: `compute_blocks`, or something that has them computed elsewhere.
@@ -232,7 +230,9 @@ def _run_locked(
     if (options.part is None or folder.store_path != folder.output) and folder.is_finished(options.verify):
         return _report(prediction, plan, "nothing-new", len(indices), 0, LoopTimes(), begun)
     if options.part is None and folder.finished() and not folder.store_path.exists():
-        emit(Note(f"{folder.output} is gone or not as it was written: computing again", "warning"))
+        kept = folder.put_changed_aside()
+        text = f"{folder.output} is not as it was written: what is there is kept as {kept.name}" if kept else ""
+        emit(Note(f"{text or f'{folder.output} is gone'}; computing again", "warning"))
     sink = folder.ensure_store(plan)
     if options.part is None:
         swept += sink.sweep_partials()

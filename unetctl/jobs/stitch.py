@@ -66,14 +66,13 @@ def stitch_output(
             if missing:
                 raise _incomplete(folder, plan, missing)
             complete = finish_output(
-                folder, plan, emit, should_stop, keep_store=keep_store or to is not None, checksums=verify
+                folder, plan, emit, should_stop, keep_store=keep_store or ("export" if to else False), checksums=verify
             )
             status = "done" if complete else "stopped"
         if to is not None and status != "stopped":
             _export_to(folder, to, should_stop)
-            if status == "done" and not keep_store and not folder.is_zarr:  # it was kept for this export alone
-                folder.mark_finished({**(folder.finished() or {}), "keep_store": False})
-                folder.remove_store()
+        if status != "stopped":
+            folder.release_store()
     result = to or folder.output
     report = RunReport(
         "stitch",
@@ -123,6 +122,8 @@ def _refuse_target(to: Path) -> None:
         )
     if to.exists():
         raise UsageError(f"{to} exists", "a new name", "choose another or remove it")
+    if not to.absolute().parent.is_dir():
+        raise UsageError(f"-o {to}: there is no folder {to.parent}", "an existing folder", f"mkdir -p {to.parent}")
 
 
 def _export_to(folder: RunFolder, to: Path, should_stop: Callable[[], bool]) -> None:

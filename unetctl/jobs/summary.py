@@ -72,7 +72,9 @@ class PlanSummary:
         if v.get("eta_s") is not None:
             rows.append(("time", f"about {_duration(v['eta_s'])} at {v['mpx_per_s']:.2f} Mpx/s (measured on one tile)"))
         if v["num_done"]:
-            rows.append(("resume", f"{v['num_done']} of {v['num_blocks']} blocks are done already"))
+            is_all = v["num_done"] == v["num_blocks"]
+            told = "; nothing is left to compute" * is_all
+            rows.append(("resume", f"{v['num_done']} of {v['num_blocks']} blocks are done already{told}"))
         rows += [("note", n) for n in v["notes"]] + [("warning", w) for w in v["warnings"]]
         return [f"{name:>8}  {text}" if name else f"{'':>8}  {text}" for name, text in rows]
 
@@ -90,9 +92,11 @@ def summarise(prediction: Prediction, network: Network, *, warm_up: bool) -> Pla
     store = store_size(layout)
     dims = network_dims(plan)
     work = sum(i.tiles.num_tiles * spec.work(i.tiles.core[-dims:]) for i in plan.images)
-    num_done = 0
-    if prediction.is_resumed and prediction.folder.store_path.exists():
-        num_done = plan.num_blocks - len(prediction.folder.missing(prediction.folder.sink(), range(plan.num_blocks)))
+    num_done, folder = 0, prediction.folder
+    if prediction.is_resumed and folder.is_finished():
+        num_done = plan.num_blocks
+    elif prediction.is_resumed and folder.store_path.exists():  # others may be at work on it: nothing is deleted here
+        num_done = plan.num_blocks - len(folder.missing(folder.sink(), range(plan.num_blocks), discard=False))
     values: dict[str, Any] = {
         "task": plan.task,
         "fingerprint": plan.fingerprint,

@@ -145,7 +145,9 @@ def verify_seams(
     statistics = StatisticsStore(folder, "verify", plan, should_stop)
     # Tile by tile: filling the plan's batches with nothing would cost as much as tiles do.
     engine = Engine.of_plan(network, plan, device, batch=1, keep=_raw(plan.keep), emit=emit)
-    chosen = sample(plan.num_blocks, num_blocks)
+    part = prediction.options.part
+    own = plan.part(part[0] - 1, part[1]) if part else range(plan.num_blocks)  # of a part: what it has computed itself
+    chosen = tuple(own[i] for i in sample(len(own), num_blocks)) if own else ()
     begun = time.monotonic()
     emit(StageStarted("verify", len(chosen), 0, "block"))
     difference = largest = 0.0

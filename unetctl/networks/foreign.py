@@ -104,6 +104,10 @@ def imported(state: State, spec: NetworkSpec, names: NameMap | None = None, skip
             "a U-Net, or a map of names",
             "give --names MAP.toml",
         )
+    if skip == "last" and not isinstance(spec, UNetSpec):
+        raise WeightsError(
+            f"--skip last of a {spec.title}", "a U-Net", "swap the halves of its joins before you import it"
+        )
     remarks = _filled(state, network, pairs)
     if isinstance(spec, UNetSpec):
         if skip == "last":

@@ -56,7 +56,12 @@ class Journal:
 
     def __init__(self, folder: Path, writer: str) -> None:
         self.path = folder / f"journal-{writer}.jsonl"
-        self._file = open(self.path, "ab")  # noqa: SIM115 - closed by close()
+        try:
+            self._file = open(self.path, "ab")  # noqa: SIM115 - closed by close()
+        except OSError as error:
+            raise ResourceError(
+                f"the journal {self.path} could not be written ({error.strerror})", "", "check the folder's rights"
+            ) from error
         if self._file.tell() and not ends_with_newline(self.path):
             self._append(b"\n")  # a torn line: what follows must not be glued to it
 
@@ -108,6 +113,19 @@ def read_records(folder: Path) -> Iterator[BlockRecord]:
 def latest_records(folder: Path, unit: str = "block") -> dict[int, BlockRecord]:
     """The last record of each unit, by index."""
     return {record.index: record for record in read_records(folder) if record.unit == unit}
+
+
+def records_by_index(folder: Path, unit: str = "block") -> dict[int, list[BlockRecord]]:
+    """All records of each unit, by index.
+
+    Two processes may have done the same unit, one after the other, in journals whose names say nothing of time: it is done
+    if what is on disk is as any of them says.
+    """
+    found: dict[int, list[BlockRecord]] = {}
+    for record in read_records(folder):
+        if record.unit == unit:
+            found.setdefault(record.index, []).append(record)
+    return found
 
 
 def read_one(path: Path) -> Iterator[BlockRecord]:

@@ -6,18 +6,26 @@ On network file systems they are advisory at best; two parts of the same number 
 
 import json
 import os
+import re
+import secrets
 import socket
 import time
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from unetctl.errors import BusyError
+from unetctl.errors import BusyError, ResourceError
 
 try:
     import fcntl
 except ImportError:  # Windows: best effort, no locks
     fcntl = None  # type: ignore[assignment]
+
+
+_HOST = re.sub(r"[^A-Za-z0-9]", "_", socket.gethostname())
+_TOKEN = secrets.token_hex(4)
+#: How long what another machine is making is taken for unfinished.
+_FOREIGN_S = 86400.0
 
 
 class RunLock:
@@ -31,15 +39,21 @@ class RunLock:
 
     Raises:
         BusyError: on entering, if others hold it; names them.
+        ResourceError: on entering, if its file may not be written.
     """
 
     def __init__(self, folder: Path, *, shared: bool, who: str, name: str = "run") -> None:
         self.path = folder / f"{name}.lock"
-        self._note = folder / f"{name}.lock-{os.getpid()}.json"
+        self._note = folder / f"{name}.lock-{maker()}.json"
         self._shared, self._who, self._fd = shared, who, -1
 
     def __enter__(self) -> "RunLock":
-        self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise ResourceError(
+                f"the lock {self.path} could not be taken ({error.strerror})", "", "check the folder's rights"
+            ) from error
         if fcntl is not None:
             try:
                 fcntl.flock(self._fd, (fcntl.LOCK_SH if self._shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
@@ -82,6 +96,34 @@ class RunLock:
             except (OSError, ValueError, KeyError):
                 continue
         return ", ".join(names) or "another process"
+
+
+def maker() -> str:
+    """What half-made files of this process bear in their names, and no other's: "HOST.PID.TOKEN".
+
+    The number alone will not do: in containers that share a folder every process may be number 1.
+    """
+    return f"{_HOST}.{os.getpid()}.{_TOKEN}"
+
+
+def is_at_work(path: Path) -> bool:
+    """True if the maker of a half-made file or folder, whose name ends in "-MAKER", may still be working on it.
+
+    Of other machines' nothing is known: what they have left is theirs for a day.
+    """
+    name = path.name.rpartition("-")[2]
+    if name.isdigit():  # as earlier versions named them
+        return is_alive(int(name))
+    host, _, rest = name.partition(".")
+    pid, _, token = rest.partition(".")
+    if not pid.isdigit():
+        return False
+    if host != _HOST:
+        try:
+            return time.time() - path.stat().st_mtime < _FOREIGN_S
+        except OSError:
+            return False
+    return token == _TOKEN if int(pid) == os.getpid() else is_alive(int(pid))
 
 
 def is_alive(pid: int) -> bool:

@@ -70,17 +70,22 @@ def read_channels(source: Source, i_image: int, channels: tuple[int, ...], colou
 
 
 def has_equal_channels(source: Source, i_image: int) -> bool:
-    """True if red, green and blue are the same in a fixed sample of a colour picture: a grey one, saved as colour."""
+    """True if red, green and blue are the same in a fixed sample of a colour picture: a grey one, saved as colour.
+
+    Of time points and the like the first, the middle and the last one are looked at: a film may begin without colour.
+    """
     info = source.info.images[i_image]
     if not info.is_rgb or info.num_channels < 3:
         return False
     sizes = [(a, n) for a, n in zip(info.axes, info.shape, strict=True) if a != "c"]
-    lead = sum(1 for a, _ in sizes if a not in "zyx")
-    for box in sample_boxes(tuple(n for _, n in sizes[lead:]), _COLOUR_SAMPLE):
-        first = Box((0,) * lead + box.start, (1,) * lead + box.stop)
-        pixels = read_channels(source, i_image, (0, 1, 2), "as-is", first)
-        if not (pixels[1:] == pixels[:1]).all():
-            return False
+    lead = tuple(n for a, n in sizes if a not in "zyx")
+    places = dict.fromkeys(tuple(int(share * (n - 1)) for n in lead) for share in (0, 0.5, 1))
+    for box in sample_boxes(tuple(n for _, n in sizes[len(lead) :]), _COLOUR_SAMPLE // len(places)):
+        for place in places:
+            one = Box(place + box.start, tuple(i + 1 for i in place) + box.stop)
+            pixels = read_channels(source, i_image, (0, 1, 2), "as-is", one)
+            if not (pixels[1:] == pixels[:1]).all():
+                return False
     return True
 
 

@@ -13,18 +13,23 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 from unetctl.errors import InputError, ResourceError, UsageError
-from unetctl.runtime.journal import latest_records
-from unetctl.runtime.locks import is_alive
+from unetctl.runtime.journal import BlockRecord, records_by_index
+from unetctl.runtime.locks import is_at_work, maker
 from unetctl.runtime.run_plan import RunPlan
 from unetctl.sinks.disk import sha256_of
 from unetctl.sinks.zarr import ZarrSink
 from unetctl.sources.files import PLAN_NAME, RUN_SUFFIX
 
 _ZARR_SUFFIXES = (".zarr",)
+
+
+#: Whether the store of a finished TIFF stays: for good, until one more export was made of it, or not.
+KeepStore = bool | Literal["export"]
 
 
 class OutputInTheWayError(UsageError):
@@ -147,7 +152,7 @@ class RunFolder:
             ) from error
 
     def _put_plan(self, plan: RunPlan) -> None:
-        temporary = self.path.with_name(f".{self.path.name}.partial-{os.getpid()}")
+        temporary = self.path.with_name(f".{self.path.name}.partial-{maker()}")
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         try:
@@ -165,7 +170,7 @@ class RunFolder:
             shutil.rmtree(temporary, ignore_errors=True)
 
     def _put_store(self, plan: RunPlan) -> None:
-        temporary = self.store_path.with_name(f".{self.store_path.name}.partial-{os.getpid()}")
+        temporary = self.store_path.with_name(f".{self.store_path.name}.partial-{maker()}")
         shutil.rmtree(temporary, ignore_errors=True)
         try:
             ZarrSink.create(temporary, plan.layout)
@@ -185,7 +190,7 @@ class RunFolder:
             UsageError: if another number was fixed before.
         """
         path = self.path / "parts.json"
-        temporary = self.path / f".parts.partial-{os.getpid()}"
+        temporary = self.path / f".parts.partial-{maker()}"
         temporary.write_text(json.dumps({"num_parts": num_parts}))
         try:
             os.link(temporary, path)
@@ -211,31 +216,43 @@ class RunFolder:
         except (OSError, ValueError, KeyError):
             return None
 
-    def missing(self, sink: ZarrSink, indices: range, *, checksums: bool = False) -> list[int]:
-        """Blocks of `indices` that are not safely on disk: never journaled, or not as the journal says.
-
-        Keys of mismatching blocks are deleted, so that they are written anew.
+    def missing(self, sink: ZarrSink, indices: range, *, checksums: bool = False, discard: bool = True) -> list[int]:
+        """Blocks of `indices` that are not safely on disk: never journaled, or not as any journal says.
 
         Args:
             sink: the store.
             indices: blocks to look at.
             checksums: compare contents, not only sizes.
+            discard: delete the keys of mismatching blocks, so that they are written anew; the caller holds the run's lock.
         """
-        records = latest_records(self.path)
+        known = records_by_index(self.path)
         todo = []
         for index in indices:
-            record = records.get(index)
-            if record is not None and all(sink.matches(key, checksums) for key in record.keys):
+            records = known.get(index, [])
+            if is_on_disk(sink, records, checksums):
                 continue
-            if record is not None:
-                sink.delete(key.key for key in record.keys)
+            if discard:
+                sink.delete({key.key for record in records for key in record.keys})
             todo.append(index)
         return todo
+
+    def put_changed_aside(self) -> Path | None:
+        """Renames a finished output that somebody has changed since, so that nothing of his is lost; where it is now.
+
+        None if there is none. The caller holds the run alone.
+        """
+        if self.finished() is None or not self.output.exists() or self.output == self.store_path:
+            return None
+        number = 1
+        while (aside := self.output.with_name(f"{self.output.name}.changed-{number}")).exists():
+            number += 1
+        self.output.rename(aside)
+        return aside
 
     def mark_finished(self, values: dict[str, object]) -> None:
         """Says durably that the output is whole, and how it can be known again."""
         path = self.path / "finished.json"
-        temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
+        temporary = path.with_name(f".{path.name}.partial-{maker()}")
         with temporary.open("w") as file:
             file.write(json.dumps(values, sort_keys=True))
             file.flush()
@@ -289,14 +306,21 @@ class RunFolder:
         return self._is_intact(sink, ("label", "label-pyramid"), checksums)
 
     def _is_intact(self, sink: ZarrSink, units: tuple[str, ...], checksums: bool) -> bool:
-        records = (record for unit in units for record in latest_records(self.path, unit).values())
-        return all(sink.matches(key, checksums) for record in records for key in record.keys)
+        known = (records for unit in units for records in records_by_index(self.path, unit).values())
+        return all(is_on_disk(sink, records, checksums) for records in known)
 
     def remove_store(self) -> None:
         """Deletes the stores of a finished output that is not a store itself."""
         stores = {self.store_path, self.made_path} - {self.output}
         for path in sorted(stores):
             _discard(path)
+
+    def release_store(self) -> None:
+        """Deletes the stores that were kept for one export alone (`KeepStore` "export"), now or in a run before."""
+        noted = self.finished()
+        if noted is not None and noted.get("keep_store") == "export":
+            self.mark_finished({**noted, "keep_store": False})
+            self.remove_store()
 
     def remove(self) -> None:
         """Deletes output and run folder, for starting over; only ever called with the run's lock held or no run at all.
@@ -313,7 +337,7 @@ class RunFolder:
             left = [Path(entry.path) for entry in entries if entry.name.startswith(beside)]
         left += [path for path in self.path.iterdir() if path.name.startswith(".") and ".partial-" in path.name]
         # A process that is about to be refused may just be making its plan.
-        left = [path for path in left if not _is_at_work(path)]
+        left = [path for path in left if not is_at_work(path)]
         for path in left:
             _delete(path)
         noted = self.finished()
@@ -322,9 +346,14 @@ class RunFolder:
         return len(left)
 
 
+def is_on_disk(sink: ZarrSink, records: Sequence[BlockRecord], checksums: bool = False) -> bool:
+    """True if what a unit has written is there, as one of its records says."""
+    return any(all(sink.matches(key, checksums) for key in record.keys) for record in reversed(records))
+
+
 def _discard(path: Path) -> None:
     """Deletes a file or folder; a kill in the middle leaves it whole or nothing under its name."""
-    doomed = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    doomed = path.with_name(f".{path.name}.partial-{maker()}")
     _delete(doomed)
     try:
         path.rename(doomed)
@@ -333,11 +362,6 @@ def _discard(path: Path) -> None:
     except OSError:  # Windows, while somebody has a file in it open
         doomed = path
     _delete(doomed)
-
-
-def _is_at_work(path: Path) -> bool:
-    maker = path.name.rpartition("-")[2]
-    return maker.isdigit() and is_alive(int(maker))
 
 
 def _delete(path: Path) -> None:

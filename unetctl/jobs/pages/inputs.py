@@ -232,6 +232,8 @@ def _single(path: Path, task: str, output: Path | None) -> PageSet:
         ending = output.suffix
         if ending.lower() not in KIND_OF_SUFFIX:
             raise UsageError(f"-o {output}", f"an ending of {', '.join(KIND_OF_SUFFIX)}, or an existing folder")
+        if os.path.realpath(output) == os.path.realpath(path):  # before a run folder marks it as a result
+            raise UsageError(f"{output} is an input", "an output apart from all inputs", "choose another with -o")
         parent = output.parent
         if not output.absolute().parent.is_dir():
             raise UsageError(f"-o {output}: there is no folder {parent}", "an existing folder", f"mkdir -p {parent}")

@@ -21,6 +21,7 @@ from typing import Any
 from unetctl.errors import ResourceError, UsageError
 from unetctl.jobs.pages.inputs import PageSet
 from unetctl.runtime.journal import ends_with_newline
+from unetctl.runtime.locks import maker
 from unetctl.sinks.disk import sha256_of
 from unetctl.sources.files import PLAN_NAME, RUN_SUFFIX
 
@@ -234,7 +235,7 @@ def begin(pages: PageSet, settings: dict[str, Any]) -> dict[str, Any]:
 
 def _put(path: Path, text: str) -> None:
     """Writes a file that may not be there yet; of several processes the first is right."""
-    temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.partial-{maker()}")
     try:
         with temporary.open("w") as file:
             file.write(text)

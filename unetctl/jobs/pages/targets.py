@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,7 @@ class Targets:
         self._pages, self._records, self._settings = pages, records, settings
         self._is_one_bit, self._wanted, self._overwrites = is_one_bit, pages.kind or wanted, overwrites
         self._are_numbers = are_numbers
+        self._inputs = {os.path.realpath(file.path) for file in pages.files}
         self._owner = {r.output: r.name for r in records.values() if r.output}
 
     def result_for(self, opened: OpenFile) -> FileResult:
@@ -103,6 +105,8 @@ class Targets:
             if self._owner.get(name, file.name) != file.name:
                 continue
             target = self._pages.place / name
+            if os.path.realpath(target) in self._inputs:
+                raise UsageError(f"{target} is an input", "an output apart from all inputs", "choose another with -o")
             is_ours = before is not None and before.output == name
             if (target.exists() or target.is_symlink()) and not is_ours and not self._overwrites:
                 raise OutputInTheWayError(
