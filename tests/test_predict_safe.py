@@ -130,8 +130,17 @@ def test_a_finished_output_that_somebody_changed_is_kept(run: Predict) -> None:
         assert run("in.npy", axes="yx", output=Path("out.ome.tif")).status == "done"
         assert Path("out.ome.tif").read_bytes() == whole
         assert Path(f"out.ome.tif.changed-{i}").read_bytes() == b"corrected by hand"
+    run("in.npy", axes="yx", output=Path("kept.ome.tif"), keep_store=True)
+    for again in (
+        lambda: run("in.npy", axes="yx", output=Path("kept.ome.tif"), keep_store=True),
+        lambda: stitch("kept.ome.tif", keep_store=True),
+    ):
+        Path("kept.ome.tif").write_bytes(b"corrected by hand")
+        assert again().status == "done"
+        assert np.array_equal(tifffile.imread("kept.ome.tif"), tifffile.imread("out.ome.tif"))
+    assert [Path(f"kept.ome.tif.changed-{i}").read_bytes() for i in (1, 2)] == [b"corrected by hand"] * 2
     run("in.npy", axes="yx", output=Path("out.ome.tif"), fresh=True)
-    assert len(list(Path().glob("*.changed-*"))) == 2
+    assert len(list(Path().glob("out.*.changed-*"))) == 2
 
 
 # -- dry runs, parts

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from unetctl.errors import UnetctlError, UsageError
 from unetctl.geometry.plan import TilePlan
-from unetctl.jobs.finish import finish_output
+from unetctl.jobs.finish import finish_output, say_aside
 from unetctl.jobs.object_scale import ScaleFinder, middle_plane, volume_hint, wants_scale
 from unetctl.jobs.options import PredictOptions
 from unetctl.jobs.outputs import absolute_input, output_path, refuse_input_as_output
@@ -229,10 +229,10 @@ def _run_locked(
     # Where the store is the output, a part looks after its own blocks alone.
     if (options.part is None or folder.store_path != folder.output) and folder.is_finished(options.verify):
         return _report(prediction, plan, "nothing-new", len(indices), 0, LoopTimes(), begun)
-    if options.part is None and folder.finished() and not folder.store_path.exists():
-        kept = folder.put_changed_aside()
-        text = f"{folder.output} is not as it was written: what is there is kept as {kept.name}" if kept else ""
-        emit(Note(f"{text or f'{folder.output} is gone'}; computing again", "warning"))
+    if options.part is None and folder.finished():
+        say_aside(folder, emit)
+        if not folder.store_path.exists():
+            emit(Note(f"{folder.output} is not there as it was written: computing again", "warning"))
     sink = folder.ensure_store(plan)
     if options.part is None:
         swept += sink.sweep_partials()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from unetctl.errors import IncompleteError, InputError, UsageError
-from unetctl.jobs.finish import finish_output
+from unetctl.jobs.finish import finish_output, say_aside
 from unetctl.jobs.outputs import TIFF_SUFFIXES
 from unetctl.jobs.pages.ledger import is_page_run
 from unetctl.runtime.events import Listener, nobody
@@ -65,6 +65,7 @@ def stitch_output(
             missing = folder.missing(sink, range(plan.num_blocks), checksums=verify)
             if missing:
                 raise _incomplete(folder, plan, missing)
+            say_aside(folder, emit)
             complete = finish_output(
                 folder, plan, emit, should_stop, keep_store=keep_store or ("export" if to else False), checksums=verify
             )
