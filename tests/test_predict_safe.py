@@ -20,6 +20,7 @@ from unetctl.jobs.api import dry_run, predict, stitch
 from unetctl.jobs.corpus import predict_all
 from unetctl.jobs.options import PredictOptions
 from unetctl.jobs.outputs import absolute_input
+from unetctl.jobs.stitch import stitch_output
 from unetctl.runtime import locks
 from unetctl.runtime.events import Event
 from unetctl.runtime.journal import BlockRecord, Journal, records_by_index
@@ -133,7 +134,7 @@ def test_a_finished_output_that_somebody_changed_is_kept(run: Predict) -> None:
     run("in.npy", axes="yx", output=Path("kept.ome.tif"), keep_store=True)
     for again in (
         lambda: run("in.npy", axes="yx", output=Path("kept.ome.tif"), keep_store=True),
-        lambda: stitch("kept.ome.tif", keep_store=True),
+        lambda: stitch_output(Path("kept.ome.tif"), keep_store=True),
     ):
         Path("kept.ome.tif").write_bytes(b"corrected by hand")
         assert again().status == "done"
