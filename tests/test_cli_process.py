@@ -68,13 +68,19 @@ def test_signals_stop_cleanly(number: str, code: int):
     assert err.endswith("run the same command again to go on\n")
 
 
-def test_a_second_signal_leaves_now_but_an_echo_does_not():
+def deaf() -> "subprocess.Popen[bytes]":
+    """A command at work that never asks whether it should stop."""
     body = "print('begun', flush=True)\nfor _ in range(600): time.sleep(0.05)"
     process = subprocess.Popen(
         with_stitch(body, "x.tif"), cwd=PROJECT, env=QUICK, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     assert process.stdout is not None
     process.stdout.readline()
+    return process
+
+
+def test_a_second_signal_leaves_now_but_an_echo_does_not():
+    process = deaf()
     for pause_s in (0.1, 1.3):  # as torchrun passes on what its children have had
         process.send_signal(signal.SIGTERM)
         time.sleep(pause_s)
@@ -86,12 +92,7 @@ def test_a_second_signal_leaves_now_but_an_echo_does_not():
 
 @pytest.mark.usefixtures("heeded_signals")
 def test_another_signal_leaves_now():
-    body = "print('begun', flush=True)\nfor _ in range(600): time.sleep(0.05)"
-    process = subprocess.Popen(
-        with_stitch(body, "x.tif"), cwd=PROJECT, env=QUICK, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    assert process.stdout is not None
-    process.stdout.readline()
+    process = deaf()
     process.send_signal(signal.SIGTERM)
     time.sleep(0.1)
     process.send_signal(signal.SIGINT)

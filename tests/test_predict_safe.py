@@ -64,12 +64,12 @@ def test_no_input_is_ever_written_over(run: Predict, tiny_weights: Path, existin
     Path("x").mkdir()
     for path, output in wrong:
         for ask in (run, lambda path, **options: dry_run(path, tiny_weights, **options)):
-            with pytest.raises(UsageError, match="would be written over the input"):
+            with pytest.raises(UsageError, match="would be written over an input"):
                 ask(path, output=Path(output), axes="zyx", existing=existing)
     np.save("b.npy", noise(40, 50))
     Path("b-tiny.ome.tif").write_bytes(before[Path("b.ome.tif")])
     reports = predict(["b.npy", "b-tiny.ome.tif"], tiny_weights, as_pages=False, axes=None, existing=existing)
-    assert "would be written over the input" in reports[0].error
+    assert "would be written over an input" in reports[0].error
     assert {p: p.read_bytes() for p in before} == before
 
 

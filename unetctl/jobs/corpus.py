@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from unetctl.errors import IncompleteError, UnetctlError, UsageError
 from unetctl.jobs.failures import failed_report, failure_limit
-from unetctl.jobs.outputs import output_names
+from unetctl.jobs.outputs import InputPlaces, output_names
 from unetctl.jobs.pages.job import PagesPlan, are_pages, plan_pages, predict_pages
 from unetctl.jobs.pages.options import PageOptions
 from unetctl.jobs.predict import Prediction, PredictOptions, plan_prediction, run_prediction
@@ -70,6 +70,7 @@ def predict_all(
     network = resolved.network()
     chosen = _chosen(inputs, options, emit)
     limit = failure_limit(max_failed, len(chosen))
+    places = InputPlaces([path for path, _ in chosen])
     reports: list[RunReport] = []
     num_failed = 0
     with SharedWorkers(cluster, resolved) if cluster is not None else nullcontext() as workers:
@@ -79,8 +80,7 @@ def predict_all(
                 on_report(reports[-1])
                 break
             try:
-                others = [one for one, _ in chosen]
-                report = _predict_one(path, resolved, network, own, others, verify_seams, workers, emit, should_stop)
+                report = _predict_one(path, resolved, network, own, places, verify_seams, workers, emit, should_stop)
             except OutputInTheWayError as error:
                 if options.existing != "skip" and (len(chosen) == 1 or on_error == "abort"):
                     raise
@@ -157,8 +157,9 @@ def dry_run(
     network = resolved.network()
     summaries = []
     chosen = _chosen(inputs, options, emit)
+    places = InputPlaces([path for path, _ in chosen])
     for path, own in chosen:
-        prediction = plan_prediction(path, resolved, own, network, [one for one, _ in chosen])
+        prediction = plan_prediction(path, resolved, own, network, places)
         try:
             summaries.append(summarise(prediction, network, warm_up=warm_up))
         finally:
@@ -171,13 +172,13 @@ def _predict_one(
     task: ResolvedTask,
     network: Network,
     options: PredictOptions,
-    others: Sequence[str],
+    places: InputPlaces,
     verify_seams: bool,
     workers: SharedWorkers | None,
     emit: Listener,
     should_stop: Callable[[], bool],
 ) -> RunReport:
-    prediction = plan_prediction(path, task, options, network, others)
+    prediction = plan_prediction(path, task, options, network, places)
     try:
         for text in prediction.planned.notes:
             emit(Note(text, "info"))

@@ -112,23 +112,31 @@ def absolute_input(path: str) -> str:
     return f"{there}{mark}{inner}"
 
 
-def refuse_input_as_output(output: Path, inputs: Sequence[str]) -> None:
-    """Says so if writing an output would destroy an input, whatever may be overwritten otherwise.
+class InputPlaces:
+    """Where the inputs of a command lie, so that no output is written over one; asked once an input, of thousands.
 
     Args:
-        output: a file or store.
-        inputs: as for `open_source`. An output may lie in a folder of slices, never in a store.
-
-    Raises:
-        UsageError: names the input that is the output, lies in it, or holds it.
+        inputs: as for `open_source`.
     """
-    target = output.resolve()
-    for path in inputs:
-        place = Path(path.partition("::")[0]).resolve()
-        is_in_store = target.is_relative_to(place) and place.is_dir() and is_zarr(str(place))
-        if target == place or place.is_relative_to(target) or is_in_store:
+
+    def __init__(self, inputs: Sequence[str]) -> None:
+        self._places = {Path(path.partition("::")[0]).resolve() for path in inputs}
+        self._holders = {parent for place in self._places for parent in place.parents}
+
+    def refuse(self, output: Path) -> None:
+        """Says so if writing an output would destroy an input, whatever may be overwritten otherwise.
+
+        Args:
+            output: a file or store. It may lie in a folder of slices, never in a store.
+
+        Raises:
+            UsageError: if it is an input, holds one, or lies in one that is a store.
+        """
+        target = output.resolve()
+        stores = (parent for parent in target.parents if parent in self._places and is_zarr(str(parent)))
+        if target in self._places or target in self._holders or next(stores, None) is not None:
             raise UsageError(
-                f"-o {output} would be written over the input {path}",
+                f"-o {output} would be written over an input",
                 "an output apart from all inputs",
                 "choose another with -o",
             )

@@ -1,7 +1,7 @@
 """`unetctl predict`: one input to one output, planned, resumable, in bounded memory."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from unetctl.errors import UnetctlError, UsageError
@@ -9,7 +9,7 @@ from unetctl.geometry.plan import TilePlan
 from unetctl.jobs.finish import finish_output, say_aside
 from unetctl.jobs.object_scale import ScaleFinder, middle_plane, volume_hint, wants_scale
 from unetctl.jobs.options import PredictOptions
-from unetctl.jobs.outputs import absolute_input, output_path, refuse_input_as_output
+from unetctl.jobs.outputs import InputPlaces, absolute_input, output_path
 from unetctl.jobs.reuse import reused_statistics
 from unetctl.jobs.tasks import ResolvedTask
 from unetctl.networks.network import Network
@@ -52,14 +52,14 @@ class Prediction:
 
 
 def plan_prediction(
-    path: str, task: ResolvedTask, options: PredictOptions, network: Network, others: Sequence[str] = ()
+    path: str, task: ResolvedTask, options: PredictOptions, network: Network, inputs: InputPlaces | None = None
 ) -> Prediction:
     """Opens an input and decides, or follows the plan of a run that was begun.
 
     Args:
         path: of the input.
         task, options, network: what is asked.
-        others: inputs of the same command, which the output must not be written over either.
+        inputs: all of the same command, which the output must not be written over; None: this one.
 
     Raises:
         InputError: if the input cannot be read or does not fit the network.
@@ -70,7 +70,7 @@ def plan_prediction(
     source = open_source(path, **options.view, max_bytes=budget_bytes)
     try:
         folder = RunFolder(output_path(path, source.info, task.name, options.output, options.name))
-        refuse_input_as_output(folder.output, [path, *others])
+        (inputs or InputPlaces([path])).refuse(folder.output)
         num_weights = sum(p.numel() for p in network.parameters())
         begun = folder.plan() if folder.has_plan() and not options.fresh else None
         _, compute = resolve(options.device, options.precision)

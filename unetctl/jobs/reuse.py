@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from unetctl.errors import InputError, UsageError
-from unetctl.runtime.grey_scale import NEEDS_STATISTICS
 from unetctl.runtime.reading import StatisticsStore
 from unetctl.runtime.run_folder import RunFolder
 from unetctl.runtime.run_plan import RunPlan
@@ -35,8 +34,8 @@ def reused_statistics(where: Path, plan: RunPlan) -> dict[str, Any]:
             f"--stats {where} has percentiles {theirs.low:g} and {theirs.high:g}", f"{ours.low:g} and {ours.high:g}",
             "predict that run with the same recipe",
         )  # fmt: skip
-    if ours.method in NEEDS_STATISTICS and ours.method == "two_levels" and not all(one.dark for one in known.values()):
-        raise UsageError(f"--stats {where} tells no two levels", "a run of this version")
+    if ours.method == "two_levels" and not all(one.dark for one in known.values()):
+        raise UsageError(f"--stats {where} tells no two levels", "a run of this version", "predict that run again")
     found: dict[str, Any] = {}
     for image in plan.images:
         num_channels = 1 if image.colour == "luminance" else max(1, len(image.channels))

@@ -35,7 +35,7 @@ def refuse_kind(keep: str, kind: str | None) -> None:
         raise UsageError(
             f"--keep labels in {kind.upper()}",
             "tiff or png, which keep numbers",
-            "--format tiff, or --keep overlay to look at",
+            "--format tiff, or --keep probability to look at",
         )
 
 
