@@ -10,6 +10,7 @@ import torch
 import unetctl
 from tests.courses import SPEC, Course, assert_same
 from tests.training_data import GREY, pages, run, tensors
+from unetctl.errors import UsageError, WeightsError
 from unetctl.jobs import train_run
 from unetctl.networks.build import build_network
 from unetctl.networks.network import Network
@@ -121,3 +122,27 @@ def test_a_training_run_keeps_a_log(data: Path):
 )
 def test_a_threshold_is_chosen_where_its_neighbours_are_good_too(values, lowest, chosen):
     assert steady_best(values, lowest=lowest) == chosen
+
+
+def test_a_training_does_not_begin_with_the_weights_it_would_write_over(data: Path):
+    options = {"task": "grey.toml", "output": "run", "overrides": ("train.select=loss",)}
+    unetctl.train(data, **options)
+    before = Path("run/weights.safetensors").read_bytes()
+    for fresh in (False, True):
+        for start in ("run", "run/weights.safetensors", str(Path("run").resolve())):
+            with pytest.raises(UsageError, match="lies in run") as told:
+                unetctl.train(data, **options, init_from=start, fresh=fresh)
+            assert "-o" in told.value.hint
+    assert Path("run/weights.safetensors").read_bytes() == before
+    assert Path("run/checkpoints/last.pt").exists()
+
+
+def test_starting_over_from_weights_that_are_no_use_leaves_the_run_as_it_was(data: Path):
+    options = {"task": "grey.toml", "output": "run", "overrides": ("train.select=loss",)}
+    unetctl.train(data, **options)
+    before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
+    Path("broken.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}      ")
+    with pytest.raises(WeightsError):
+        unetctl.train(data, **options, init_from="broken.safetensors", fresh=True)
+    after = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file() and path.name != "log.jsonl"}
+    assert after == {path: content for path, content in before.items() if path.name != "log.jsonl"}

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from unetctl.errors import InputError, UsageError
-from unetctl.jobs.train_folder import clear, refuse_foreign, sweep, writing_explained
+from unetctl.jobs.tasks import find_weights
+from unetctl.jobs.train_folder import refuse_foreign, sweep, writing_explained
 from unetctl.jobs.train_options import TrainOptions, TrainReport
 from unetctl.jobs.train_preview import PreviewReport, write_preview
 from unetctl.jobs.train_run import TrainingRun, joined
@@ -44,6 +45,7 @@ def _train(
     folder = folder_of(options, recipe)
     with writing_explained(folder):
         refuse_foreign(folder)
+        _refuse_own_weights(options, folder)
         if team.is_first and (folder / "run.lock").exists():
             with RunLock(folder, shared=False, who="train"):
                 pass  # whoever is at work there is named before the data are read
@@ -55,8 +57,6 @@ def _train(
         folder.mkdir(parents=True, exist_ok=True)
         with RunLock(folder, shared=False, who="train"):
             sweep(folder)
-            if options.fresh:
-                clear(folder)
             run.emit = logged(folder / "log.jsonl", emit)
             return run.run(begun)
 
@@ -76,10 +76,24 @@ def preview(
     folder = folder_of(options, recipe)
     with writing_explained(folder):
         refuse_foreign(folder)
-    sampler = TrainingRun(options, recipe, folder, Team(), emit, should_stop).sampler
+        _refuse_own_weights(options, folder)
+    run = TrainingRun(options, recipe, folder, Team(), emit, should_stop)
+    run.initial_network()  # --from goes with the recipe, or it is said now
     with writing_explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        return write_preview(sampler, recipe, folder)
+        return write_preview(run.sampler, recipe, folder)
+
+
+def _refuse_own_weights(options: TrainOptions, folder: Path) -> None:
+    """A training does not begin with the weights of the run whose place it takes."""
+    if options.init_from is None:
+        return
+    weights = find_weights(options.init_from)
+    if weights.resolve().is_relative_to(folder.resolve()):
+        raise UsageError(
+            f"--from {options.init_from} lies in {folder}, the folder of this training, which would write over it",
+            "another folder for the new training", "name one with -o, or leave --from out to go on with the one that is there",
+        )  # fmt: skip
 
 
 def folder_of(options: TrainOptions, recipe: Recipe) -> Path:

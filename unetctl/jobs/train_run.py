@@ -14,7 +14,7 @@ from unetctl.errors import UsageError, WeightsError
 from unetctl.jobs.tasks import find_weights
 from unetctl.jobs.train_compose import crop_set, gather_composed
 from unetctl.jobs.train_data import DataWishes, gather
-from unetctl.jobs.train_folder import RUN_WEIGHTS, write_text
+from unetctl.jobs.train_folder import RUN_WEIGHTS, clear, write_text
 from unetctl.jobs.train_objects import score_of
 from unetctl.jobs.train_options import TrainOptions, TrainReport
 from unetctl.jobs.train_page import RunPage
@@ -128,10 +128,13 @@ class TrainingRun:
             begun: `time.monotonic` when the command began.
         """
         recipe, folder, is_first = self.recipe, self.folder, self.team.is_first
-        network = self.initial_network()
+        network, identity = self.initial_network(), self._identity()
+        self.team.must_agree("settings or data", identity)
+        if self.options.fresh and is_first:  # not before all this has proved to be usable
+            clear(folder)
         fit = Fit(
             network, self.fit_options(begun), self.loss, self.sampler, self._validate, self._keep_best, folder,
-            self._identity(), emit=self._listen, team=self.team,
+            identity, emit=self._listen, team=self.team,
         )  # fmt: skip
         self.fit = fit
         resumed = fit.resume()

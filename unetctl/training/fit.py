@@ -120,7 +120,6 @@ class Fit:
             UsageError: if the checkpoint belongs to another recipe or other data; says what differs.
             WeightsError: if it is damaged.
         """
-        self.team.must_agree("settings or data", self.identity)
         exists = self.team.is_first and self.checkpoint.exists()
         saved = self.team.told(load_checkpoint(self.checkpoint) if exists else None)
         if saved is None:

@@ -286,16 +286,18 @@ def _match(members: list[_Found], pairs: list[Pair], problems: list[str]) -> lis
             by_key.setdefault(found.keys[i_image_key], ([], []))[0].append(found)
         for found in labels:
             by_key.setdefault(found.keys[i_label_key], ([], []))[1].append(found)
+        matched: set[PurePosixPath] = set()
         for key, (some_images, some_labels) in by_key.items():
             if not some_images or not some_labels:
                 continue
+            matched.update(found.relative for found in (*some_images, *some_labels))
             if len(some_images) == len(some_labels) == 1:
                 pairs.append(_pair(some_images[0], some_labels[0], key))
             else:
                 names = [", ".join(f.relative.as_posix() for f in some) for some in (some_images, some_labels)]
                 problems.append(f"names fit more than once: {names[0]} with {names[1]}")
-            images = [f for f in images if f not in some_images]
-            labels = [f for f in labels if f not in some_labels]
+        images = [found for found in images if found.relative not in matched]
+        labels = [found for found in labels if found.relative not in matched]
     return images + labels
 
 

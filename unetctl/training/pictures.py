@@ -13,8 +13,10 @@ and the clean, and the mask as its target; see `unetctl.training.restoring`.
 """
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -84,9 +86,9 @@ def find_pictures(folder: str | Path) -> PairTable:
         if DAMAGED not in roles:  # clean ones that nothing was done to yet
             alone += roles.get(CLEAN, [])
             continue
-        left = list(roles.get(CLEAN, []))
+        left = Partners(roles.get(CLEAN, []))
         for path in roles[DAMAGED]:
-            truth = partner_of(path, left)
+            truth = left.of(path)
             if truth is None:
                 unlabelled.append(root / path)
                 problems.append(f"{path} has no clean picture of its name in {CLEAN}/")
@@ -102,10 +104,8 @@ def find_pictures(folder: str | Path) -> PairTable:
         raise InputError(
             f"{root} holds no pictures" + (f" that serve: {problems[0]}" if problems else ""), "clean pictures"
         )
-    names = [pair.name for pair in pairs]
-    pairs = (
-        [p if names.count(p.name) == 1 else _renamed(root, p) for p in pairs] if len(set(names)) < len(names) else pairs
-    )
+    num_of_name = Counter(pair.name for pair in pairs)
+    pairs = [pair if num_of_name[pair.name] == 1 else _renamed(root, pair) for pair in pairs]
     pairs.sort(key=lambda pair: natural(pair.name))
     return PairTable(root, tuple(pairs), tuple(unlabelled), tuple(orphans), tuple(problems), tuple(tables))
 
@@ -122,12 +122,35 @@ def is_damaged(pair: Pair) -> bool:
     return pair.image != pair.labels
 
 
-def partner_of(path: PurePosixPath, others: Sequence[PurePosixPath]) -> PurePosixPath | None:
-    """The one of `others` that has the name of `path` but for the suffix, or else alone its last number (img_7, mask_7)."""
-    alike = [one for one in others if one.stem.lower() == path.stem.lower()]
-    if not alike and (number := _number(path)) is not None:
-        alike = [one for one in others if _number(one) == number]
-    return alike[0] if len(alike) == 1 else None
+class Partners:
+    """Files of one side, to be found by the names of the other; a hundred thousand of them at no cost.
+
+    Args:
+        paths: of the files.
+    """
+
+    def __init__(self, paths: Iterable[PurePosixPath]) -> None:
+        self._by_stem: dict[str, dict[PurePosixPath, None]] = {}
+        self._by_number: dict[int | None, dict[PurePosixPath, None]] = {}
+        for path in paths:
+            self._by_stem.setdefault(path.stem.lower(), {})[path] = None
+            self._by_number.setdefault(_number(path), {})[path] = None
+
+    def of(self, path: PurePosixPath) -> PurePosixPath | None:
+        """The one that has the name of `path` but for the suffix, or else alone its last number (img_7, mask_7)."""
+        alike = self._by_stem.get(path.stem.lower())
+        if not alike and (number := _number(path)) is not None:
+            alike = self._by_number.get(number)
+        return next(iter(alike)) if alike and len(alike) == 1 else None
+
+    def remove(self, path: PurePosixPath) -> None:
+        """Takes one out: each is the partner of one only."""
+        del self._by_stem[path.stem.lower()][path]
+        del self._by_number[_number(path)][path]
+
+    def __iter__(self) -> Iterator[PurePosixPath]:
+        """Those that are left, names in order of the first of each."""
+        return (path for alike in self._by_stem.values() for path in alike)
 
 
 def _number(path: PurePosixPath) -> int | None:
@@ -272,10 +295,15 @@ def _mask_path(pair: Pair) -> Path | None:
     for folder in sorted(Path(*parts[:i]).iterdir()):
         within = folder.joinpath(*parts[i + 1 : -1])
         if folder.name.lower() == MASKS and within.is_dir():
-            masks = [PurePosixPath(path.name) for path in sorted(within.glob("*.npy"))]
-            found = partner_of(PurePosixPath(pair.image.name), masks)
+            found = _masks_in(within, within.stat().st_mtime_ns).of(PurePosixPath(pair.image.name))
             return None if found is None else within / found.name
     return None
+
+
+@lru_cache(maxsize=8)
+def _masks_in(folder: Path, changed_ns: int) -> Partners:
+    """Those of a folder, which is looked through once, not for every picture; `changed_ns` tells a changed one apart."""
+    return Partners(PurePosixPath(path.name) for path in sorted(folder.glob("*.npy")))
 
 
 def _size(shape: tuple[int, ...]) -> str:
