@@ -134,7 +134,8 @@ def test_pictures_for_labels_stop_the_count(tmp_path):
     ],
 )
 def test_255_beside_numbered_classes_means_unknown(numbers, ignored):
-    assert Tally(dict.fromkeys(numbers, 5), {}, 1).ignored == ignored
+    assert Tally(dict.fromkeys(numbers, 5), {}, 1, has_unknown=True).ignored == ignored
+    assert Tally(dict.fromkeys(numbers, 5), {}, 1).ignored is None  # never beside another number: just another mark
 
 
 DTYPES = st.sampled_from(["uint8", "uint16", "float32"])
@@ -179,7 +180,7 @@ def test_whatever_the_data_look_like_the_recipe_is_sound(found_counted_means):
 def test_what_the_data_decide():
     def values(found: Fingerprint = PHOTO, means: Means = PLAIN, **counts: int) -> dict[str, dict[str, Any]]:
         numbers = {int(name[1:]): n for name, n in counts.items()} or {0: 500, 1: 300, 2: 200}
-        return derive(decide(found), found, Tally(numbers, {}, 40), means).values
+        return derive(decide(found), found, Tally(numbers, {}, 40, has_unknown=255 in numbers), means).values
 
     assert values()["network"]["depth"] == 4
     assert values(replace(PHOTO, object_px=9.0))["network"]["depth"] == 3

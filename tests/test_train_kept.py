@@ -125,7 +125,7 @@ def test_a_threshold_is_chosen_where_its_neighbours_are_good_too(values, lowest,
 
 
 def test_a_training_does_not_begin_with_the_weights_it_would_write_over(data: Path):
-    options = {"task": "grey.toml", "output": "run", "overrides": ("train.select=loss",)}
+    options: dict[str, Any] = {"task": "grey.toml", "output": "run", "overrides": ("train.select=loss",)}
     unetctl.train(data, **options)
     before = Path("run/weights.safetensors").read_bytes()
     for fresh in (False, True):
@@ -138,7 +138,7 @@ def test_a_training_does_not_begin_with_the_weights_it_would_write_over(data: Pa
 
 
 def test_starting_over_from_weights_that_are_no_use_leaves_the_run_as_it_was(data: Path):
-    options = {"task": "grey.toml", "output": "run", "overrides": ("train.select=loss",)}
+    options: dict[str, Any] = {"task": "grey.toml", "output": "run", "overrides": ("train.select=loss",)}
     unetctl.train(data, **options)
     before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
     Path("broken.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}      ")

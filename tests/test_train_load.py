@@ -107,7 +107,11 @@ def test_labels_of_odd_kinds_have_no_colour_table_and_end_nothing(tmp_path):
     (tmp_path / "torn.png").write_bytes(b"\x89PNG\r\n\x1a\n and then nothing of the kind")
     assert palette_indices(tmp_path / "floats.tif") is None
     assert palette_indices(tmp_path / "torn.png") is None
-    Image.fromarray(GREY).convert("P").save(tmp_path / "table.png")
+    Image.fromarray(GREY).convert("P").save(tmp_path / "greys.png")
+    assert palette_indices(tmp_path / "greys.png") is None  # its numbers say no more than its greys
+    coloured = Image.fromarray(GREY).convert("P")
+    coloured.putpalette([0, 0, 0, 255, 0, 0, 90, 90, 90])
+    coloured.save(tmp_path / "table.png")
     found = palette_indices(tmp_path / "table.png")
     assert found is not None
     assert found.shape == SIZE

@@ -121,8 +121,8 @@ def recipe_of(options: TrainOptions, emit: Listener, should_stop: Callable[[], b
         "crop": None if options.crop is None else f"{options.crop},{options.crop}",
     }  # fmt: skip
     overrides = [f"train.{key}={value}" for key, value in short.items() if value is not None]
-    begun = None if options.fresh else options.output
-    search = Search(options.data, begun, options.init_from, options.exclude, options.device)
+    begun, skips = None if options.fresh else options.output, options.on_error == "skip"
+    search = Search(options.data, begun, options.init_from, options.exclude, options.device, skips)
     task = options.task or task_for(search, emit, should_stop)
     recipe = recipe_for(task, (*overrides, *options.overrides))
     if options.data.is_file() and recipe.compose.kind == "none":

@@ -231,9 +231,8 @@ def _split(
     excluded = frozenset(excluded_pairs(table, rules.exclude))
     found = survey([pair for pair in table if pair not in excluded], should_stop, accept)
     if not wishes.skips_errors or not found.num_planes:
-        found.refuse_left_out()
+        found.refuse_left_out(can_skip=not wishes.skips_errors)
     for line in found.describe():
         emit(Note(line, "warning"))
-    out = {one.pair for one in found.left_out}
-    fitting = replace(table, pairs=tuple(pair for pair in table if pair not in out))
-    return make_split(fitting, rules, found.count_planes, stack=recipe.input.stack)
+    left_out = {one.pair for one in found.left_out}
+    return make_split(table, rules, found.count_planes, stack=recipe.input.stack, left_out=left_out)

@@ -48,6 +48,7 @@ class Search:
         init_from: weights to begin with; their recipe goes next if the data fit it.
         exclude: entries of pictures that must not be opened.
         device: as `unetctl.runtime.device.pick_device` takes it.
+        skips_errors: labels that cannot be read are left out of the count.
     """
 
     data: Path
@@ -55,6 +56,7 @@ class Search:
     init_from: str | None = None
     exclude: tuple[str, ...] = ()
     device: str = "auto"
+    skips_errors: bool = False
 
 
 def recipe_for(task: str | Derived, overrides: Sequence[str] = ()) -> Recipe:
@@ -181,7 +183,7 @@ def _by_data(
             return names[0]
         reason = f"of {names[0]}, the recipe for these, {reason}"
     if decision.kind in _DERIVED and found.is_same_size:
-        counted = tally(pairs, should_stop)
+        counted = tally(pairs, should_stop, skips_errors=search.skips_errors)
         if not counted.is_open and len(counted.numbers) + len(counted.colours) > 1:
             return _derived(decision, found, counted, search, emit)
         reason = (

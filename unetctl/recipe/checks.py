@@ -217,6 +217,13 @@ def _activation(r: "Recipe") -> Iterator[Problem]:
             "two or more classes",
             'use "sigmoid" for a single one',
         )
+    if r.output.activation == "sigmoid" and r.output.num_channels > 1:
+        yield Problem(
+            "output.activation",
+            f'"sigmoid" with {len(r.output.classes)} classes',
+            '"softmax", or a single class',
+            "every pixel is of one class: training fits a softmax",
+        )
 
 
 def _keep(r: "Recipe") -> Iterator[Problem]:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from unetctl.recipe.schema import Recipe
 
 Shape = Literal["square", "round"]
+#: What `train.select` may be where pictures are repaired.
+_REPAIRS = ("loss", "psnr", "iou", "dice", "misclassified")
 
 
 class Damage(Section):
@@ -139,6 +141,9 @@ def _restoration_training(r: "Recipe") -> Iterator[Problem]:
         yield Problem(
             "train.focus", f'{r.train.focus} with labels.kind = "image"', "0", "clean pictures have no foreground"
         )
+    if r.labels.kind == "image" and r.train.select not in _REPAIRS:
+        seen = f'"{r.train.select}" with labels.kind = "image"'
+        yield Problem("train.select", seen, f"a figure of repairs or of their mask: {', '.join(_REPAIRS)}")
     if r.train.select == "psnr" and r.loss.kind != "restoration":
         yield Problem("train.select", f'"psnr" with loss.kind = "{r.loss.kind}"', 'loss.kind = "restoration"')
     if r.loss.outside_weight is not None and r.loss.kind != "restoration":

@@ -220,7 +220,7 @@ def augment(
     Args:
         pixels: (N, C, Y, X) float32, normalised.
         targets: (N, K, Ty, Tx) of any dtype: class indices, masks, ids; sampled to the nearest.
-        weights: (N, 1, Ty, Tx) float32 loss weights, sampled bilinearly, or None.
+        weights: (N, 1, Ty, Tx) float32 loss weights, sampled bilinearly, but 0 where the nearest one is; or None.
         rng: one generator for the batch, or a numpy generator for each sample (`sample_rngs`).
         options: what may vary.
         out: (y, x) of the returned pixels, at most (Y, X): the margin is used as context and cut off. None:
@@ -257,7 +257,9 @@ def augment(
             new_pixels[i] = apply_warp(pixels[i], warp, out, out, options.interpolation)
             new_targets[i] = apply_warp(targets[i], warp, out_targets, out, "nearest")
             if weights is not None and new_weights is not None:
-                new_weights[i] = apply_warp(weights[i], warp, out_targets, out, "bilinear")
+                # where the nearest label is not known nothing is, however much its neighbours weigh
+                is_known = apply_warp((weights[i] > 0).to(weights), warp, out_targets, out, "nearest")
+                new_weights[i] = apply_warp(weights[i], warp, out_targets, out, "bilinear") * is_known
             degrade(new_pixels[i], sample_rng, options)
             if options.per_channel:
                 for i_channel in range(pixels.shape[1]):

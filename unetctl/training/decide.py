@@ -54,6 +54,8 @@ class Fingerprint:
         object_px: diameter of a disc as large as a connected piece of foreground, 0 if there is none.
         upright: how much stronger the grey values change downwards than sideways, as a factor; 1: no direction.
         is_swapped: the labels are pictures, and the pictures hold two values as masks do.
+        is_rgb: colours are red, green and blue; False if the channels are others (markers, bands).
+        is_repeated: the labels' numbers lie in one piece each, but the same few come back in every picture, as classes do.
         highlight: how far the brightest pixels (99.9 %) lie above the median, in distances of the median from the darkest (1 %).
     """
 
@@ -75,6 +77,8 @@ class Fingerprint:
     upright: float = 1.0
     highlight: float = 1.0
     is_swapped: bool = False
+    is_rgb: bool = True
+    is_repeated: bool = False
 
     def describe(self) -> str:
         """One sentence."""
@@ -100,6 +104,9 @@ def decide(found: Fingerprint) -> Decision:
     if not found.is_same_size or found.label_kind in ("colour picture", "grey picture"):
         what = "pictures themselves" if found.is_same_size else "pictures of another size"
         return Decision("restoration", (f"what the pictures are paired with are {what}",))
+    if found.is_repeated:
+        text = f"the labels hold the same few numbers in all pictures, up to {found.largest_label} (objects: --task nuclei or cells)"
+        return Decision("classes", (text,))
     if found.label_kind == "few numbers":
         return Decision(
             "classes", (f"the labels hold few numbers, up to {found.largest_label}, each in several pieces",)

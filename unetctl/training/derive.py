@@ -97,9 +97,10 @@ class _Making:
     def input(self) -> None:
         found = self.found
         grey = not found.has_colour and found.num_channels in (1, 3, 4)
-        channels = 1 if grey else 3 if found.has_colour and found.num_channels == 4 else found.num_channels
+        is_coloured = found.has_colour and found.is_rgb
+        channels = 1 if grey else 3 if is_coloured else found.num_channels
         self.values["input"] = {"channels": channels, "luminance": grey, "stack": found.num_planes > 1}
-        if found.has_colour:
+        if is_coloured:
             self.reasons.append("the pictures are coloured: three channels go in")
         elif not grey:
             self.reasons.append(f"the pictures have {channels} channels: all go in")
@@ -109,7 +110,7 @@ class _Making:
         if found.highlight > _HIGHLIGHT:
             self.values["normalise"] = {"method": "percentile", "low": 0.5, "high": 99.8}
             self.reasons.append("few pixels are far brighter than the rest: grey values are scaled between percentiles")
-        elif found.has_colour and found.dtype_name == "uint8":
+        elif found.has_colour and found.is_rgb and found.dtype_name == "uint8":
             self.values["normalise"] = {"method": "range", "value_range": [0.0, 255.0]}
             self.reasons.append("colours of 8 bits mean the same in every picture: 0 to 255 become 0 to 1")
         else:
@@ -137,6 +138,10 @@ class _Making:
         counted = self.counted
         ignored = counted.ignored
         numbers = [number for number in counted.numbers if number != ignored]
+        if counted.is_mixed:
+            text = "some labels mark it by 1, others by 255, none by both: what is above 0 is the foreground"
+            self._binary({"kind": "binary"}, text)
+            return
         labels: dict[str, Any] = {} if ignored is None else {"ignore": ignored}
         if ignored is not None:
             self.reasons.append(f"the value {ignored} beside 0 to {numbers[-1]} means unknown: weight 0")

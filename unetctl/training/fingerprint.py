@@ -35,6 +35,8 @@ _NUMBERED_SIDE_PX = 1024
 _MOST_CLASSES = 32
 #: A number is an object's own if it lies in about one piece.
 _PIECES_OF_ID = 1.5
+#: Of numbers that come back in every picture, more than this are ids all the same.
+_MOST_REPEATED = 8
 #: A drawing is flat, within so many levels, over at least that share of its area; a photograph is not.
 _FLAT_LEVELS, _FLAT_SHARE = 2, 0.4
 #: And the values it is flat at lie in bands of at most so many levels, values of less than that share of the area apart.
@@ -62,6 +64,8 @@ class _Look:
     upright: float = 1.0
     highlight: float = 1.0
     is_mask: bool = False
+    is_rgb: bool = True
+    numbers: frozenset[int] = frozenset()
 
 
 def fingerprint(pairs: Sequence[Pair]) -> Fingerprint:
@@ -85,6 +89,9 @@ def fingerprint(pairs: Sequence[Pair]) -> Fingerprint:
     fitting = [look for look in looks if look.is_same_size]  # a few that do not fit are named later, one by one
     kinds: list[LabelKind] = [look.label_kind for look in fitting or looks if look.label_kind != "empty"]
     kind: LabelKind = max(dict.fromkeys(kinds), key=kinds.count) if kinds else "empty"
+    is_repeated = kind == "ids" and _are_repeated([look.numbers for look in fitting if look.label_kind == "ids"])
+    if is_repeated:
+        kind = "few numbers"
     judged = [look for look in looks if look.dark_share is not None]
     dtypes = [look.dtype_name for look in looks]
     objects = [look.object_px for look in looks if look.object_px]
@@ -109,7 +116,17 @@ def fingerprint(pairs: Sequence[Pair]) -> Fingerprint:
         object_px=median(objects) if objects else 0.0,
         upright=median(look.upright for look in looks),
         highlight=median(look.highlight for look in looks),
+        is_rgb=all(look.is_rgb for look in looks if look.has_colour),
+        is_repeated=is_repeated,
     )
+
+
+def _are_repeated(numbers: Sequence[frozenset[int]]) -> bool:
+    """True of few numbers that mean the same in every picture: objects are counted through, and not always as many."""
+    few = frozenset().union(*numbers)
+    if len(numbers) < 2 or not 2 <= len(few) <= _MOST_REPEATED:
+        return False
+    return len(set(numbers)) == 1 or any(max(some) > len(some) for some in numbers if some)
 
 
 def are_coloured(paths: Sequence[Path]) -> bool:
@@ -142,6 +159,7 @@ def _look(pair: Pair) -> _Look:
         look = _Look(
             infos[0].num_channels, has_colour, num_planes, True, "grey picture", dtype_name=infos[0].dtype.name,
             size_px=sizes[0], upright=_upright(grey), highlight=_highlight(grey), is_mask=looks_like_mask(picture),
+            is_rgb=infos[0].is_rgb,
         )  # fmt: skip
         if sizes[0] != sizes[1] or plane_shape(infos[0]) != plane_shape(infos[1]):
             is_same = sizes[0] == sizes[1] and num_planes == int(np.prod(plane_shape(infos[1]), dtype=int))
@@ -287,7 +305,8 @@ def _of_numbers(look: _Look, values: Pixels, distinct: Pixels, is_lossy: bool) -
         return look
     diameter_px = float(2 * np.sqrt(area / max(1, num_pieces) / np.pi))
     if num_pieces <= _PIECES_OF_ID * num_numbers:
-        return replace(look, label_kind="ids", object_px=diameter_px)
+        numbers = frozenset(int(v) for v in distinct[distinct > 0][: 2 * _MOST_CLASSES])
+        return replace(look, label_kind="ids", object_px=diameter_px, numbers=numbers)
     if len(distinct) <= _MOST_CLASSES:
         return replace(look, label_kind="few numbers", object_px=diameter_px)
     return look

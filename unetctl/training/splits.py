@@ -18,8 +18,8 @@ An entry of a rule is one of
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from itertools import combinations
 
@@ -76,14 +76,17 @@ class Selection:
         pair: picture and labels.
         planes: their numbers.
         region: of a picture that is parted, which part of it in words ("columns 0:320"); else empty.
+        num_planes: of the pair in all; names need no numbers of the only one.
     """
 
     pair: Pair
     planes: tuple[int, ...]
     region: str = ""
+    num_planes: int = field(default=1, compare=False)
 
     def __str__(self) -> str:
-        name = self.pair.name if self.planes == (0,) else f"{self.pair.name}[{_runs(self.planes)}]"
+        is_whole = self.planes == (0,) and self.num_planes == 1
+        name = self.pair.name if is_whole else f"{self.pair.name}[{_runs(self.planes)}]"
         return f"{name} {self.region}".rstrip()
 
 
@@ -135,7 +138,13 @@ def num_planes(selections: Iterable[Selection]) -> int:
     return sum(len(s.planes) for s in selections)
 
 
-def make_split(table: PairTable, rules: SplitRules, count_planes: Callable[[Pair], int], stack: bool = False) -> Split:
+def make_split(
+    table: PairTable,
+    rules: SplitRules,
+    count_planes: Callable[[Pair], int],
+    stack: bool = False,
+    left_out: Collection[Pair] = (),
+) -> Split:
     """Put every plane into at most one set.
 
     Rules go before folders named train, val, test; these go before the rest, which trains unless rules name
@@ -150,15 +159,17 @@ def make_split(table: PairTable, rules: SplitRules, count_planes: Callable[[Pair
             that is excluded.
         stack: True if the single-plane pictures of one folder are the planes of a volume, in order of their
             names (the recipe's `input.stack`).
+        left_out: pairs of the table that cannot be used; like excluded ones they belong to no set, and keep their numbers
+            in a stack: what a rule names is the same plane whatever else is missing.
 
     Raises:
         UsageError: if sets overlap, an entry is malformed, one of `--val` or `exclude` fits nothing, or no
             plane is left to train.
     """
     excluded = excluded_pairs(table, rules.exclude)
-    out = set(excluded)
+    out = {*excluded, *left_out}
     sizes = {p: count_planes(p) if p.kind == "volume" else 1 for p in table.pairs if p not in out}
-    volumes = _volumes(sizes, stack)
+    volumes = _volumes(sizes, stack, [p for p in table.pairs if p in out])
     notes: list[str] = []
     named: dict[str, _Planes] = {}
     brings_its_own = any(p.split in ("val", "test") for p in sizes)
@@ -187,27 +198,30 @@ def make_split(table: PairTable, rules: SplitRules, count_planes: Callable[[Pair
             "check [split] of the recipe, --val and --exclude",
         )
     return Split(
-        train=_selections(sets["train"]),
-        val=_selections(sets["val"]),
-        test=_selections(sets["test"]),
-        unused=_selections(sets["unused"]),
+        train=_selections(sets["train"], sizes),
+        val=_selections(sets["val"], sizes),
+        test=_selections(sets["test"], sizes),
+        unused=_selections(sets["unused"], sizes),
         excluded=tuple(excluded),
         notes=tuple(notes),
     )
 
 
-def _selections(planes: _Planes) -> tuple[Selection, ...]:
-    return tuple(Selection(pair, tuple(sorted(some))) for pair, some in planes.items() if some)
+def _selections(planes: _Planes, sizes: dict[Pair, int]) -> tuple[Selection, ...]:
+    return tuple(Selection(pair, tuple(sorted(some)), num_planes=sizes[pair]) for pair, some in planes.items() if some)
 
 
-def _volumes(sizes: dict[Pair, int], stack: bool) -> list[list[_Unit]]:
-    """The volumes' planes in order: of each pair that holds several, and of each folder that is a stack."""
+def _volumes(sizes: dict[Pair, int], stack: bool, out: Sequence[Pair]) -> list[list[_Unit]]:
+    """The volumes' planes in order: of each pair that holds several, and of each folder that is a stack.
+
+    Pairs that are out have their place in a stack, too: they were never opened, and lie among single planes.
+    """
     volumes = [[(pair, plane) for plane in range(size)] for pair, size in sizes.items() if size > 1]
     if stack:
         folders: dict[str, list[_Unit]] = {}
-        for pair, size in sizes.items():
-            if size == 1:
-                folders.setdefault(pair.folder, []).append((pair, 0))
+        singles = [pair for pair, size in sizes.items() if size == 1]
+        for pair in sorted([*singles, *out], key=lambda pair: natural(pair.name)):
+            folders.setdefault(pair.folder, []).append((pair, 0))
         volumes += [units for units in folders.values() if len(units) > 1]
     return volumes
 
@@ -278,7 +292,7 @@ def _named(
         if pattern == "" and planes is not None:
             # the annotated volumes of the training data are meant, not one that lies in a folder test/
             for volume in volumes:
-                units += [(p, i) for p, i in volume[planes] if p.split in (None, "train", name)]
+                units += [(p, i) for p, i in volume[planes] if p in sizes and p.split in (None, "train", name)]
         else:
             for pair, size in sizes.items():
                 if _fits(pattern, pair):

@@ -55,8 +55,11 @@ class Survey:
         """Planes of a pair that fits."""
         return self.num_planes[pair]
 
-    def refuse_left_out(self) -> None:
+    def refuse_left_out(self, *, can_skip: bool = True) -> None:
         """Says what does not fit, all of it at once.
+
+        Args:
+            can_skip: False if to train without these was wished already, and nothing is left.
 
         Raises:
             InputError: if anything was left out; one that is alone speaks for itself.
@@ -73,7 +76,7 @@ class Survey:
         raise InputError(
             f"of {len(self.num_planes) + len(self.left_out)} pairs {' and '.join(told)}",
             "sound files, pictures and labels of equal sizes, pictures of one kind",
-            f"mend them, leave them out with --exclude, or train without them with --on-error skip:\n  {rows}",
+            f"mend them{', leave them out with --exclude, or train without them with --on-error skip' * can_skip}:\n  {rows}",
         )
 
     def table(self) -> list[str]:

@@ -34,18 +34,26 @@ class Tally:
         colours: pixels of each colour, the most frequent first; empty if they are numbers.
         num_planes: looked at.
         is_open: True if there are more numbers or colours than classes can be; the rest was not looked at.
+        has_unknown: True if 255 lies beside another number than 0 in one and the same plane.
     """
 
     numbers: Mapping[int, int]
     colours: Mapping[str, int]
     num_planes: int
     is_open: bool = False
+    has_unknown: bool = False
+
+    @property
+    def is_mixed(self) -> bool:
+        """True if some labels mark by 1 and others by 255 what is there, and none by both."""
+        return list(self.numbers) == [0, 1, _UNKNOWN] and not self.has_unknown
 
     @property
     def ignored(self) -> int | None:
         """The number that means "unknown": 255 beside classes that are numbered 0, 1, 2 ... without a gap; else None."""
         known = [number for number in self.numbers if number != _UNKNOWN]
-        return _UNKNOWN if _UNKNOWN in self.numbers and len(known) > 1 and known == list(range(len(known))) else None
+        is_beside = self.has_unknown and _UNKNOWN in self.numbers
+        return _UNKNOWN if is_beside and len(known) > 1 and known == list(range(len(known))) else None
 
     @property
     def rarest_share(self) -> float:
@@ -60,8 +68,10 @@ class Tally:
         return f"the labels of {self.num_planes} planes hold {len(counts)} {what}: {named_shares(counts)}"
 
 
-def tally(pairs: Iterable[Pair], should_stop: Callable[[], bool] = lambda: False) -> Tally:
-    """Counts what the labels hold, plane by plane.
+def tally(
+    pairs: Iterable[Pair], should_stop: Callable[[], bool] = lambda: False, *, skips_errors: bool = False
+) -> Tally:
+    """Counts what the labels hold, plane by plane; with `skips_errors` without those that cannot be read.
 
     A picture with a colour table counts by the numbers of its entries, unless the tables of the files differ: then one
     number means this colour here and that one there, and the colours count.
@@ -71,29 +81,54 @@ def tally(pairs: Iterable[Pair], should_stop: Callable[[], bool] = lambda: False
         Stopped: if asked to.
     """
     pairs = tuple(pairs)
-    by_colour = _are_drawn(pairs)
-    numbers: Counter[int] = Counter()
-    colours: Counter[str] = Counter()
-    num_planes, is_open = 0, False
+    counts = _Counts(_are_drawn(pairs, skips_errors))
     for pair in pairs:
+        try:
+            counts.add(pair, should_stop)
+        except InputError:
+            if not skips_errors:
+                raise
+        if counts.is_open:
+            break
+    return counts.tally
+
+
+class _Counts:
+    """What was counted so far."""
+
+    def __init__(self, by_colour: bool) -> None:
+        self._by_colour = by_colour
+        self._numbers: Counter[int] = Counter()
+        self._colours: Counter[str] = Counter()
+        self._num_planes, self._has_unknown = 0, False
+
+    @property
+    def is_open(self) -> bool:
+        """See `Tally`."""
+        return len(self._numbers) > MOST_NUMBERS or len(self._colours) > MOST_COLOURS
+
+    @property
+    def tally(self) -> Tally:
+        """All of it, in order."""
+        ordered = sorted(self._colours.items(), key=lambda one: (-one[1], one[0]))
+        numbers = dict(sorted(self._numbers.items()))
+        return Tally(numbers, dict(ordered), self._num_planes, self.is_open, self._has_unknown)
+
+    def add(self, pair: Pair, should_stop: Callable[[], bool]) -> None:
+        """Counts the planes of one pair, until there are too many numbers."""
         with opened(pair.labels) as labels:
             for i_plane in range(int(np.prod(plane_shape(info_of(labels, pair)), dtype=int))):
                 if should_stop():
                     raise Stopped("stopped while the labels were counted", "", "run the same command again")
-                if by_colour:
-                    colours.update(count_colours(drawn_colours(labels, pair, i_plane)))
+                if self._by_colour:
+                    self._colours.update(count_colours(drawn_colours(labels, pair, i_plane)))
                 else:
-                    numbers.update(_count(label_values(labels, pair, i_plane)))
-                num_planes += 1
-                is_open = len(numbers) > MOST_NUMBERS or len(colours) > MOST_COLOURS
-                if is_open:
-                    return _tally(numbers, colours, num_planes, True)
-    return _tally(numbers, colours, num_planes, False)
-
-
-def _tally(numbers: Counter[int], colours: Counter[str], num_planes: int, is_open: bool) -> Tally:
-    ordered = sorted(colours.items(), key=lambda one: (-one[1], one[0]))
-    return Tally(dict(sorted(numbers.items())), dict(ordered), num_planes, is_open)
+                    found = _count(label_values(labels, pair, i_plane))
+                    self._numbers.update(found)
+                    self._has_unknown |= _UNKNOWN in found and bool(found.keys() - {0, _UNKNOWN})
+                self._num_planes += 1
+                if self.is_open:
+                    return
 
 
 def _count(values: npt.NDArray[np.int64]) -> dict[int, int]:
@@ -101,22 +136,24 @@ def _count(values: npt.NDArray[np.int64]) -> dict[int, int]:
     return {int(value): int(count) for value, count in zip(found, counts, strict=True)}
 
 
-def _are_drawn(pairs: Iterable[Pair]) -> bool:
+def _are_drawn(pairs: Iterable[Pair], skips_errors: bool) -> bool:
     """True if any labels are coloured without a colour table, or their tables differ in the entries that occur."""
     table: dict[int, tuple[Any, ...]] = {}
     for pair in pairs:
-        with opened(pair.labels) as labels:
-            info = info_of(labels, pair)
-            if info.num_channels not in (3, 4) or info.dtype != np.uint8:
-                continue
-            try:
+        try:
+            with opened(pair.labels) as labels:
+                info = info_of(labels, pair)
+                if info.num_channels not in (3, 4) or info.dtype != np.uint8:
+                    continue
                 pixels = drawn_colours(labels, pair, 0)
-            except InputError:
-                continue
-        if (pixels == pixels[:1]).all():
+        except InputError:
+            if not skips_errors:
+                raise
             continue
         indices = palette_indices(pair.labels)
         if indices is None or indices.shape != pixels.shape[1:]:
+            if (pixels == pixels[:1]).all():
+                continue
             return True
         for entry in np.unique(indices):
             y, x = np.argwhere(indices == entry)[0]

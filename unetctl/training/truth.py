@@ -37,6 +37,7 @@ _NAMED_VALUES = 10
 _LARGEST_BETWEEN = 0.03
 #: A picture with no more values than this is likely a mask.
 _MASK_VALUES = 2
+_NUM_COLOURS = 3
 #: Formats that change values.
 LOSSY = ("JPEG", "WEBP", "AVIF")
 
@@ -148,23 +149,24 @@ def looks_like_mask(picture: Pixels) -> bool:
 
 
 def label_values(labels: Source, pair: Pair, i_plane: int) -> npt.NDArray[np.int64]:
-    """(1, y, x) whole numbers of one plane; of a coloured palette the numbers of its entries.
+    """(1, y, x) whole numbers of one plane; with a table of colours the numbers of its entries.
 
     Raises:
         InputError: if they are coloured otherwise, or fractions.
     """
     values = _stored(labels, pair, i_plane)
-    if len(values) > 1:
+    # the table decides, not whether this picture has pixels of its colours: numbers mean the same in all
+    indices = palette_indices(pair.labels)
+    if indices is not None and indices.shape == values.shape[1:]:
+        values = indices[None]
+    elif len(values) > 1:
         colours = values[: len(values) - (len(values) in (2, 4))]
         if not (colours == colours[:1]).all():
-            indices = palette_indices(pair.labels)
-            if indices is None or indices.shape != colours.shape[1:]:
-                raise InputError(
-                    f"the labels {pair.labels} are coloured",
-                    "one number a pixel",
-                    "name the colours of the classes in labels.colours, or save them as numbers; without --task they are found",
-                )
-            colours = indices[None]
+            raise InputError(
+                f"the labels {pair.labels} are coloured",
+                "one number a pixel",
+                "name the colours of the classes in labels.colours, or save them as numbers; without --task they are found",
+            )
         values = colours[:1]
     if values.dtype.kind == "f" and not (np.isfinite(values) & (values == np.rint(values))).all():
         raise InputError(
@@ -191,7 +193,7 @@ def drawn_colours(labels: Source, pair: Pair, i_plane: int) -> npt.NDArray[np.ui
 
 
 def palette_indices(path: Path) -> npt.NDArray[np.uint8] | None:
-    """(y, x) numbers of the entries of a picture's colour table; None if it has none."""
+    """(y, x) numbers of the entries of a picture's colour table; None if it has none, or one of greys alone."""
     with path.open("rb") as stream:
         kind = "TIFF" if stream.read(2) in (b"II", b"MM") else raster_format((stream.seek(0), stream.read(64))[1])
         stream.seek(0)
@@ -200,7 +202,12 @@ def palette_indices(path: Path) -> npt.NDArray[np.uint8] | None:
         Image.init()
         try:
             picture = Image.OPEN[kind][0](stream, str(path))  # the plug-in itself: Image.open has a limit of its own
-            return np.asarray(picture) if picture.mode == "P" else None
+            if picture.mode != "P" or picture.palette is None:
+                return None
+            table = np.frombuffer(picture.palette.tobytes(), np.uint8)
+            entries = table[: len(table) // len(picture.palette.mode) * len(picture.palette.mode)]
+            colours = entries.reshape(-1, len(picture.palette.mode))[:, :_NUM_COLOURS]
+            return None if (colours == colours[:, :1]).all() else np.asarray(picture)
         except Exception:  # plug-ins raise what they like; whether the file can be read, who reads its pixels tells
             return None
 

@@ -160,7 +160,10 @@ def _binary_figures(planes: Sequence[Plane], outputs: Sequence[Pixels], recipe: 
     if select in _MEMBRANE_SCORES:
         scored = []
         for plane, logits in zip(planes, outputs, strict=True):
-            scored.append(score_thresholds(probability_of(logits[0]), plane.target[0] > 0, _THRESHOLDS))
+            # what is to be ignored lies outside all cells, those of the labels and those that are found
+            is_known = np.True_ if plane.weights is None else plane.weights[0] > 0
+            probability = np.where(is_known, probability_of(logits[0]), np.float32(0))
+            scored.append(score_thresholds(probability, (plane.target[0] > 0) & is_known, _THRESHOLDS))
         means = [mean_scores([one[i] for one in scored]) for i in range(len(_THRESHOLDS))]
         chosen = means[steady_best([float(getattr(mean, select)) for mean in means], lowest=lowest)]
         threshold = chosen.threshold
