@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from tests.training_data import SIZE, grey, run, save
-from unetctl.errors import UsageError
+from unetctl.errors import InputError, UsageError
 from unetctl.jobs.train_data import DataWishes, read_split
 from unetctl.recipe.load import load_recipe, recipe_from_dict
 from unetctl.recipe.schema import Recipe
@@ -20,6 +20,7 @@ from unetctl.training.augment import AugmentOptions, augment, sample_rngs
 from unetctl.training.crops import Plane
 from unetctl.training.fingerprint import fingerprint
 from unetctl.training.load import load_selection
+from unetctl.training.object_targets import interior_and_border
 from unetctl.training.pairs import find_pairs
 from unetctl.training.pictures import find_pictures
 from unetctl.training.splits import Selection, SplitRules, make_split
@@ -206,3 +207,39 @@ def test_what_was_wished_already_is_not_advised(tmp_path):
             )
         assert ("--on-error skip" in str(told.value)) is not skips
     assert all(isinstance(event, Note) for event in heard)
+
+
+def test_the_sheet_of_a_preview_is_no_picture_to_learn_from(tmp_path):
+    for name in ("a", "b"):
+        save(tmp_path / f"{name}.png", grey(1)[0])
+    for name in ("preview.png", "preview.html"):
+        (tmp_path / "data-restore").mkdir(exist_ok=True)
+        (tmp_path / "data-restore" / name).write_bytes((tmp_path / "a.png").read_bytes())
+    assert [pair.name for pair in find_pictures(tmp_path)] == ["a", "b"]
+
+
+def test_a_picture_without_a_number_is_named(tmp_path):
+    data = tmp_path / "data"
+    for i in range(3):
+        pixels = np.full(SIZE, np.nan, np.float32) if i == 1 else grey(i)[0].astype(np.float32)
+        save(data / "images" / f"p{i}.tif", pixels)
+        save(data / "labels" / f"p{i}.tif", blobs(i, 1))
+    known = made({"output": {"classes": ["it"]}})
+    pair = find_pairs(data).pairs[1]
+    with pytest.raises(InputError, match=r"p1\.tif: no finite pixel"):
+        load_selection(Selection(pair, (0,)), known)
+
+
+def test_thousands_of_small_objects_that_touch_have_an_interior_each():
+    ids = np.kron(np.arange(1, 60 * 60 + 1).reshape(60, 60), np.ones((4, 4), int))
+    classes = interior_and_border(ids, 3)
+    inside = np.unique(ids[classes == 1])
+    assert len(inside) == 3600
+
+
+def test_slices_in_files_of_their_own_are_told_of(tmp_path):
+    data = folder_of(tmp_path / "data", [blobs(i, 1) * 255 for i in range(4)])
+    told = run("train", "--data", data, "--task", "em", "--preview", "-o", tmp_path / "run", "--set", "split.train=[]",
+               "--set", "split.val=[]", "--set", "split.test=[]", "--crop", "16")  # fmt: skip
+    assert told.exit_code == 0, told.stderr
+    assert "4 slices lie in files of their own: each is scaled by its own grey values" in " ".join(told.stderr.split())

@@ -103,6 +103,8 @@ def report_line(report: RunReport) -> str:
     blocks = plural(report.num_blocks, unit)
     part = report.details.get("part")
     what = f"part {part[0]}/{part[1]} of {report.output}" if part else report.output
+    if part and report.status == "nothing-new" and not report.num_done:
+        return f"{what}: there is no block for it, {blocks} for {plural(part[1], 'part')}"
     if report.status == "nothing-new":
         return f"{what}: nothing new, {'its blocks were' if part else 'all ' + blocks + ' were'} done before"
     words = [f"{what}:"]

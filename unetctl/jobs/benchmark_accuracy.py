@@ -13,7 +13,7 @@ from pathlib import Path
 
 from unetctl.errors import UsageError
 from unetctl.jobs.benchmark_composites import is_one_shape, score_composites
-from unetctl.jobs.benchmark_files import write_tables, writing_into
+from unetctl.jobs.benchmark_files import refuse_unwritable, write_tables, writing_into
 from unetctl.jobs.benchmark_pictures import class_key, class_planes, mask_planes, write_pictures
 from unetctl.jobs.benchmark_planes import LabelledVolume, SelectedPlanes, predicted_volume
 from unetctl.jobs.benchmark_report import BenchmarkReport
@@ -76,6 +76,8 @@ def accuracy(
     name, kind = recipe.task.name, kind_of(recipe)
     if predicted is not None and kind != "document":
         raise UsageError(f"--predicted with the task {name}", "a task whose single class is called ink")
+    if output is not None:
+        refuse_unwritable(output)
     if resolved is not None and is_one_shape(Path(data), recipe):
         return _of_composites(resolved, data, output, device, emit, should_stop)
     table = find_pictures(data) if kind == "restoration" else find_pairs(data)

@@ -1,11 +1,12 @@
 """The files that a benchmark of accuracy leaves: a table for programs, the report as JSON."""
 
 import csv
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from unetctl.errors import ResourceError
+from unetctl.errors import ResourceError, UsageError
 from unetctl.jobs.benchmark_report import BenchmarkReport
 
 
@@ -27,6 +28,21 @@ def write_tables(output: Path, report: BenchmarkReport, rows: Sequence[Mapping[s
         writer.writeheader()
         writer.writerows(rows)
     (output / "accuracy.json").write_text(report.to_json() + "\n", encoding="utf-8")
+
+
+def refuse_unwritable(output: Path) -> None:
+    """Looks at the output folder before hours are spent on what is to go into it; makes it if it is missing.
+
+    Raises:
+        UsageError: if it is a file.
+        ResourceError: if nothing can be written into it.
+    """
+    if output.exists() and not output.is_dir():
+        raise UsageError(f"-o {output} is a file", "a folder for tables and pictures", "choose another with -o")
+    with writing_into(output):
+        output.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output):
+            pass
 
 
 @contextmanager

@@ -57,7 +57,8 @@ def mask_planes(volumes: Iterable[LabelledVolume], threshold: float) -> Iterator
             label = np.where(volume.target[i] > 0, 255, 0).astype(np.uint8)
             output = np.rint(volume.found[i] * 255).astype(np.uint8)
             picture = as_grey(volume.raw[i])
-            yield ScoredPlane(name, _of_mask(picture, label, output, threshold))
+            ignored = None if volume.ignored is None else volume.ignored[i]
+            yield ScoredPlane(name, _of_mask(picture, label, output, threshold, ignored))
 
 
 def shape_plane(name: str, picture: Picture, truth: npt.NDArray[np.bool_], found: npt.NDArray[np.bool_]) -> ScoredPlane:
@@ -126,6 +127,8 @@ def as_grey(raw: npt.NDArray[Any]) -> Picture:
     return grey
 
 
-def _of_mask(picture: Picture, label: Picture, output: Picture, threshold: float) -> dict[str, Picture]:
-    changed = difference(output, label, picture, threshold).picture
+def _of_mask(
+    picture: Picture, label: Picture, output: Picture, threshold: float, ignored: npt.NDArray[np.bool_] | None = None
+) -> dict[str, Picture]:
+    changed = difference(output, label, picture, threshold, ignored=ignored).picture
     return {"input": picture, "label": label, "output": output, "differences": changed}

@@ -241,16 +241,21 @@ def _report(task: ResolvedTask, data: Path, split: str, threshold: float, scored
     lines = [head, f"damage found: IoU {total.iou:.4f} (mean of the pictures {values['mask_iou_mean']:.4f})"]
     lines.append(f"{'':<14}" + "".join(f"{name:>21}" for name in COLUMNS))
     lines += [f"{name:<14}" + "".join(f"{f:>21}" for f in _figures(methods[name])) for name in _HOW]
+    untouched = methods[OURS]["num_untouched"]
+    if untouched:
+        which = f"{untouched} of {len(scored)} pictures"
+        lines.append(f"outside the damage {which} are as they were, bit for bit; the mean PSNR is that of the others")
     return BenchmarkReport("accuracy", values, tuple(lines))
 
 
 def _means(scores: Sequence[RestorationScores]) -> dict[str, Any]:
-    """Means over the pictures that have such a part; and the PSNR of all their errors together."""
+    """Means over the pictures that have such a part and errors in it; and the PSNR of all their errors together."""
     each = [_values(one) for one in scores]
     found: dict[str, Any] = {}
     for key in ("psnr_inside", "psnr_opaque", "psnr_translucent", "psnr_outside", "ssim_inside", "ssim_outside"):
         known = [one[key] for one in each if one.get(key) is not None]
         found[key] = float(np.mean(known)) if known else None
+    found["num_untouched"] = sum(math.isinf(one.outside.psnr) for one in scores)
     totals = {"inside": Errors(), "outside": Errors(), **dict.fromkeys(_PARTS, Errors())}
     for one in scores:
         for key, errors in (("inside", one.inside), ("outside", one.outside), *one.parts.items()):

@@ -364,8 +364,12 @@ def _membrane_lines(values: dict[str, Any], rows: Sequence[dict[str, Any]]) -> I
                 yield _membrane_line(f"mean, {words}" if row["plane"] == "mean" else f"  {row['plane']}", row)
     best = values["best"]
     yield "each at its best threshold: " + ", ".join(
-        f"{name} {entry['value']:.4f} ({entry['threshold']:.2f})" for name, entry in best.items()
+        f"{name} {entry['value']:.4f} ({entry['threshold']:.2f})"
+        for name, entry in best.items()
+        if name != "warping_error"
     )
+    warped = best["warping_error"]
+    yield f"least warping_error at these thresholds: {warped['value']:.5f} ({warped['threshold']:.2f})"
     raw = values["raw"]
     yield "raw image, each at its best: " + ", ".join(
         f"{name} {raw[name]['value']:.4f} ({raw[name]['threshold']:.2f})"

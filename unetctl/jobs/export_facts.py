@@ -75,7 +75,8 @@ def normalise_words(normalise: Normalise) -> str:
             return (
                 "(value - middle) * 2 / (paper - ink), middle = paper - (paper - ink) / 2; ink and paper are the mean grey "
                 "values of the darker and the brighter side of Otsu's threshold of the whole page, and paper - ink counts as "
-                f"at least {normalise.least_contrast:g} of the range of the pixel type"
+                f"at least {normalise.least_contrast:g} of the range of the pixel type (of "
+                "more than 8 bits: of the fewest that hold the page)"
             )
         case "percentile":
             turned = (
@@ -92,7 +93,7 @@ def normalise_words(normalise: Normalise) -> str:
             return (
                 f"(value - {given[0]:g}) / {given[1] - given[0]:g}"
                 if given
-                else "value / the largest of the pixel type (255, 65535; floats as they are)"
+                else "(value - lowest) / (highest - lowest) of the pixel type (of bytes value / 255; floats as they are)"
             )
     return "none: the values as they are"
 

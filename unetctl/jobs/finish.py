@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from unetctl.errors import ResourceError, Stopped
+from unetctl.runtime.aside import told
 from unetctl.runtime.events import Listener, Note, StageEnded, StageProgress, StageStarted
 from unetctl.runtime.journal import BlockRecord, Journal, records_by_index
 from unetctl.runtime.run_folder import KeepStore, RunFolder, is_on_disk
@@ -58,8 +59,7 @@ def say_aside(folder: RunFolder, emit: Listener) -> None:
     """Keeps a finished output that somebody has changed since, and says so; the caller holds the run alone."""
     kept = folder.put_changed_aside()
     if kept is not None:
-        text = f"{folder.output} is not as it was written: what is there is kept as {kept.name}, and it is made again"
-        emit(Note(text, "warning"))
+        emit(Note(told(folder.output, kept), "warning"))
 
 
 @contextmanager

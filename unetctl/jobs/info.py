@@ -103,9 +103,10 @@ def _page_run(place: Path) -> Path | None:
 
 
 def _of_picture(path: str, axes: str | None, series: int | None, time: int | None) -> FileDescription:
+    from unetctl.sources.files import NO_LIMIT
     from unetctl.sources.open import open_source
 
-    source = open_source(path, axes=axes, series=series, time=time)
+    source = open_source(path, axes=axes, series=series, time=time, max_bytes=NO_LIMIT)
     try:
         info = source.info
     finally:

@@ -12,7 +12,7 @@ from unetctl.jobs.pages.ledger import read_ledger, settings_of
 from unetctl.runtime.memory import format_size
 from unetctl.runtime.run_folder import RunFolder
 from unetctl.sources.base import ImageInfo
-from unetctl.sources.files import existing_path
+from unetctl.sources.files import NO_LIMIT, existing_path
 from unetctl.sources.formats import is_pdf, sniff
 from unetctl.sources.open import open_source
 from unetctl.sources.pages import PageOrigin, open_pages
@@ -49,7 +49,7 @@ def describe_document(path: str) -> FileDescription | None:
         elif kind != "raster":
             return None
     try:
-        source = open_pages(path)
+        source = open_pages(path, max_bytes=NO_LIMIT)
     except InputError:
         if pdf:
             raise
@@ -70,7 +70,7 @@ def describe_document(path: str) -> FileDescription | None:
 
 def _as_volume(path: str) -> tuple[ImageInfo, ...] | None:
     """How a TIFF is read by tasks on volumes; None if it surely holds volumes."""
-    source = open_source(path)
+    source = open_source(path, max_bytes=NO_LIMIT)
     try:
         info = source.info
     finally:

@@ -188,7 +188,7 @@ def run_prediction(
         if not 1 <= i_part <= num_parts:
             raise UsageError(f"--part {i_part}/{num_parts}", "1/n to n/n")
     if options.fresh or (options.existing == "overwrite" and not folder.has_plan()):
-        _start_over(folder)
+        _start_over(folder, emit)
     folder.begin(plan)
     plan = folder.plan().with_source(str(plan.source["path"]))
     if plan.fingerprint != prediction.plan.fingerprint:
@@ -206,9 +206,11 @@ def run_prediction(
         return _run_locked(prediction, plan, network, emit, should_stop, begun, compute)
 
 
-def _start_over(folder: RunFolder) -> None:
+def _start_over(folder: RunFolder, emit: Listener) -> None:
     if folder.path.is_dir():
         with RunLock(folder.path, shared=False, who="start over"):
+            if folder.finished() and not folder.is_finished(checksums=True):
+                say_aside(folder, emit)
             folder.remove()
     else:
         folder.remove()

@@ -25,6 +25,10 @@ def put_folder(path: Path, drawn: Drawn, overwrite: bool) -> None:
     """
     if path.exists() and not path.is_dir():
         raise UsageError(f"{path} exists and is no folder", "a new name")
+    if not path.name:
+        raise UsageError(f"-o {path} is the working directory or the root", "a folder of its own", "-o NAME")
+    if path.is_dir() and not any(path.iterdir()):
+        path.rmdir()
     made = path.with_name(f".{path.name}.partial-{os.getpid()}")
     shutil.rmtree(made, ignore_errors=True)
     try:

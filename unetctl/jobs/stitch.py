@@ -41,11 +41,14 @@ def stitch_output(
 
     Raises:
         InputError: if no run was begun there.
-        UsageError: if it is a run of pages, which need no joining, or `to` is no new name of a TIFF.
+        UsageError: if it is a run of pages, which need no joining, or `to` is no new name of a TIFF, nor one that was written
+            from here before.
         IncompleteError: if blocks are missing; names them and the command that computes them.
         BusyError: if parts are still at work.
     """
     begun = time.monotonic()
+    if not output.name:
+        raise UsageError(f"{output} is a folder, not an output", "the output whose parts are to be joined")
     folder = RunFolder(_output_of(output))
     if is_page_run(folder.path):
         raise UsageError(
@@ -53,9 +56,10 @@ def stitch_output(
             "an output of parts",
             "unetctl predict without --part says whether any is missing, and computes it",
         )
-    if to is not None:
-        _refuse_target(to)
     plan = folder.plan()
+    is_exported = to is not None and folder.has_exported(to)
+    if to is not None and not is_exported:
+        _refuse_target(to)
     with RunLock(folder.path, shared=False, who="stitch"):
         status = "nothing-new"
         folder.sweep()
@@ -70,8 +74,9 @@ def stitch_output(
                 folder, plan, emit, should_stop, keep_store=keep_store or ("export" if to else False), checksums=verify
             )
             status = "done" if complete else "stopped"
-        if to is not None and status != "stopped":
+        if to is not None and status != "stopped" and not (is_exported and status == "nothing-new"):
             _export_to(folder, to, should_stop)
+            status = "done"
         if status != "stopped":
             folder.release_store()
     result = to or folder.output
@@ -137,3 +142,4 @@ def _export_to(folder: RunFolder, to: Path, should_stop: Callable[[], bool]) -> 
     sink = ZarrSink.open(folder.made_path)
     export_tiff(sink, to, should_stop=should_stop)
     verify_tiff(sink, to)
+    folder.mark_exported(to)

@@ -1,6 +1,7 @@
 """What `unetctl train` learns from: found, paired, surveyed, split, read; each told as it is decided."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from unetctl.errors import InputError, Stopped
 from unetctl.recipe.schema import Recipe
 from unetctl.runtime.events import Listener, Note
+from unetctl.runtime.grey_scale import NEEDS_STATISTICS
 from unetctl.sources.base import ImageInfo
 from unetctl.training.compose import Composer
 from unetctl.training.crops import Plane
@@ -92,6 +94,7 @@ def gather(wishes: DataWishes, recipe: Recipe, emit: Listener, should_stop: Call
         should_stop,
         lambda info, pair: check_channels(info, pair, recipe),
     )
+    _tell_loose_slices(split, recipe, emit)
     pairs, polarity = settled([*train_pairs, *val_pairs])
     for text, kind in polarity.describe() if polarity else []:
         emit(Note(text, kind))
@@ -123,6 +126,22 @@ def gather(wishes: DataWishes, recipe: Recipe, emit: Listener, should_stop: Call
     return TrainData(
         split, tuple(planes[:num_train]), tuple(planes[num_train:]), (min(lows), max(highs)), train_pairs[0].spacing_um
     )
+
+
+def _tell_loose_slices(split: Split, recipe: Recipe, emit: Listener) -> None:
+    """Slices of a stack that lie in files of their own are scaled one by one, and have no neighbours."""
+    in_folder = Counter(s.pair.folder for s in (*split.train, *split.val, *split.test) if s.num_planes == 1)
+    num = max(in_folder.values(), default=0)
+    if not recipe.input.stack or num < 2:
+        return
+    told = []
+    if recipe.normalise.method in NEEDS_STATISTICS:
+        told.append("each is scaled by its own grey values")
+    if recipe.input.context_slices > 1:
+        told.append("none has neighbours")
+    if told:
+        text = f"{num} slices lie in files of their own: {' and '.join(told)}, while predict takes such a folder as one stack"
+        emit(Note(f"{text}; save them as one TIFF for training that is alike", "warning"))
 
 
 def _refuse_one_class(planes: Sequence[Plane], recipe: Recipe) -> None:

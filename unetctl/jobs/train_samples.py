@@ -73,13 +73,21 @@ def _input(plane: Plane, recipe: Recipe) -> npt.NDArray[np.uint8]:
 
 def _sample(plane: Plane, logits: npt.NDArray[Any], recipe: Recipe, threshold: float) -> Sample:
     picture = _input(plane, recipe)
+    ignored = None if plane.weights is None or (plane.weights > 0).all() else plane.weights[0] == 0
+    is_known = np.ones(plane.target.shape[1:], bool) if ignored is None else ~ignored
     if recipe.output.num_channels == 1:
         probability = probability_of(logits[0])
         wrong = (probability >= threshold) != (plane.target[0] > 0)
         label, output = plane.target[0] * np.uint8(255), (probability * 255).round().astype(np.uint8)
-        figures = {"misclassified": float(wrong.mean()), "threshold": threshold}
-        return Sample(plane.name, picture, label, output, figures)
+        figures = {"misclassified": _share(wrong, is_known), "threshold": threshold}
+        return Sample(plane.name, picture, label, output, figures, ignored=ignored)
     scale = 255 // max(1, recipe.output.num_channels - 1)
     found = logits.argmax(0)
     label, output = (plane.target[0] * scale).astype(np.uint8), (found * scale).astype(np.uint8)
-    return Sample(plane.name, picture, label, output, {"misclassified": float((found != plane.target[0]).mean())})
+    figures = {"misclassified": _share(found != plane.target[0], is_known)}
+    return Sample(plane.name, picture, label, output, figures, has_classes=True, ignored=ignored)
+
+
+def _share(wrong: npt.NDArray[np.bool_], is_known: npt.NDArray[np.bool_]) -> float:
+    """Of what is known that which is wrong."""
+    return float(wrong[is_known].mean()) if is_known.any() else 0.0

@@ -53,6 +53,9 @@ class NameMap:
             UsageError: if there is anything else.
         """
         names, ignore = values.get("names", {}), values.get("ignore", [])
+        if isinstance(names, dict) and isinstance(names.get("ignore"), list):  # below [names], TOML puts it in there
+            ignore = [*ignore, *names["ignore"]] if isinstance(ignore, list) else ignore
+            names = {name: value for name, value in names.items() if name != "ignore"}
         texts = isinstance(names, dict) and all(isinstance(v, str) for v in names.values())
         if not texts or not isinstance(ignore, list) or set(values) - _NAMES_KEYS:
             raise UsageError(

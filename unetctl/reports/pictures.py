@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -138,30 +139,43 @@ def to_grey(picture: Picture) -> Picture:
     return picture if picture.ndim == 2 else np.asarray(Image.fromarray(picture).convert("L"), dtype=np.uint8)
 
 
-def difference(output: Picture, label: Picture, input: Picture | None = None, threshold: float = 0.5) -> Difference:
+def difference(
+    output: Picture,
+    label: Picture,
+    input: Picture | None = None,
+    threshold: float = 0.5,
+    *,
+    has_classes: bool = False,
+    ignored: npt.NDArray[np.bool_] | None = None,
+) -> Difference:
     """Colours where `output` and `label` disagree.
 
     A label of at most two values is a mask: it says yes from 128 on, and the output says yes from `threshold` on.
-    Labels of several values (classes) are compared as grey values.
+    Labels of more values are compared as grey values, those of classes exactly.
 
     Args:
         output: uint8 (y, x), 0..255 for 0..1.
         label: uint8 (y, x) of the same shape.
         input: shown dimmed beneath if it has the same (y, x); else the label is.
         threshold: 0..1.
+        has_classes: True if both hold the classes of a task that knows several, however few of them occur here.
+        ignored: (y, x), True where nobody knows what would be right.
 
     Raises:
         ValueError: if output and label have different shapes.
     """
     if output.shape != label.shape or output.ndim != 2:
         raise ValueError(f"output is {output.shape} and label {label.shape}; expected one shape (y, x)")
-    is_binary = len(np.unique(label)) <= 2
+    is_binary = not has_classes and len(np.unique(label)) <= 2
     if is_binary:
         yes_output, yes_label = output >= threshold * 255, label >= 128
         over, under = yes_output & ~yes_label, yes_label & ~yes_output
     else:
         rise = output.astype(np.int16) - label
-        over, under = rise > _TOLERANCE, rise < -_TOLERANCE
+        tolerance = 0 if has_classes else _TOLERANCE
+        over, under = rise > tolerance, rise < -tolerance
+    if ignored is not None:
+        over, under = over & ~ignored, under & ~ignored
     has_ground = input is not None and input.shape[:2] == label.shape
     ground = to_grey(input) if input is not None and has_ground else label
     # Half the contrast, around the middle: both colours stand out from what was black and from what was white.

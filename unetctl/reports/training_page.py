@@ -5,6 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from unetctl.reports.curves import Chart, Line, draw
 from unetctl.reports.figures import (
     best_index,
@@ -40,6 +43,8 @@ class Sample:
         label: uint8 (y, x), 0..255; several classes spread over that range.
         output: uint8 (y, x), 0..255 = probability 0..1, or classes as the label's.
         figures: its scores; the first ranks the samples, "threshold" (0..1) cuts the output for the difference picture.
+        has_classes: True if the task knows several classes.
+        ignored: (y, x), True where the label says nothing; None if it does everywhere.
     """
 
     name: str
@@ -47,6 +52,8 @@ class Sample:
     label: Picture
     output: Picture
     figures: Mapping[str, float] = field(default_factory=dict)
+    has_classes: bool = False
+    ignored: npt.NDArray[np.bool_] | None = None
 
 
 def write_training_page(
@@ -211,7 +218,10 @@ def _shown(sample: Sample) -> dict[str, object]:
         _figure(sample.output, "output", f"Output of the network for {sample.name}"),
     ]
     if _is_comparable(sample):
-        found = difference(sample.output, sample.label, sample.input, sample.figures.get("threshold", 0.5))
+        found = difference(
+            sample.output, sample.label, sample.input, sample.figures.get("threshold", 0.5),
+            has_classes=sample.has_classes, ignored=sample.ignored,
+        )  # fmt: skip
         over, under = found.num_over / sample.label.size, found.num_under / sample.label.size
         positive, negative = ("false positive", "false negative") if found.is_binary else ("above label", "below label")
         alt = f"Difference for {sample.name}: {over:.2%} of the pixels {positive}, {under:.2%} {negative}"

@@ -44,8 +44,7 @@ class Scaling:
         if normalise.method == "mean_std":
             return cls(statistics.mean, tuple(1.0 / max(s, _SMALLEST_SPREAD) for s in statistics.std))
         if normalise.method == "two_levels":
-            low, high = range_of(dtype)
-            least = normalise.least_contrast * (high - low)
+            least = normalise.least_contrast * _span_of(dtype, statistics)
             apart = [max(b - a, least) for a, b in zip(statistics.dark, statistics.bright, strict=True)]
             # From the paper down: where there is no ink, what is a little darker than the paper must not become ink.
             middle = tuple(b - d / 2 for b, d in zip(statistics.bright, apart, strict=True))
@@ -59,6 +58,15 @@ class Scaling:
                 tuple((-1.0 if is_turned else 1.0) / s for is_turned, s in zip(turned, spread, strict=True)),
             )
         return cls(statistics.low, tuple(1.0 / s for s in spread))
+
+
+def _span_of(dtype: np.dtype[np.generic], statistics: VolumeStatistics) -> float:
+    """From black to white. Pixels of 16 bits often hold 10, 12 or 14: as many are meant as the brightest ones need."""
+    low, high = range_of(dtype)
+    brightest = max((*statistics.bright, *statistics.high), default=high)
+    if dtype.kind == "u" and dtype.itemsize > 1 and brightest < high:
+        return float(2 ** max(8, int(brightest).bit_length()) - 1)
+    return high - low
 
 
 def range_of(dtype: np.dtype[np.generic]) -> tuple[float, float]:

@@ -4,6 +4,7 @@ Locks of the operating system, so the lock of a killed process is free at once; 
 On network file systems they are advisory at best; two parts of the same number are what they keep apart there.
 """
 
+import errno
 import json
 import os
 import re
@@ -28,6 +29,10 @@ _TOKEN = secrets.token_hex(4)
 _FOREIGN_S = 86400.0
 
 
+#: What a file system answers that knows no locks (Lustre without -o flock, some FUSE and NFS mounts).
+_NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK)
+
+
 class RunLock:
     """A lock on a run folder, held as a context.
 
@@ -49,22 +54,17 @@ class RunLock:
 
     def __enter__(self) -> "RunLock":
         try:
-            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+            self._fd = self._locked()
+        except BlockingIOError as error:
+            raise BusyError(
+                f"{self.path.parent} is in use by {self._holders()}",
+                "",
+                "wait until it has ended and run the same command again",
+            ) from error
         except OSError as error:
             raise ResourceError(
                 f"the lock {self.path} could not be taken ({error.strerror})", "", "check the folder's rights"
             ) from error
-        if fcntl is not None:
-            try:
-                fcntl.flock(self._fd, (fcntl.LOCK_SH if self._shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-            except OSError as error:
-                os.close(self._fd)
-                self._fd = -1
-                raise BusyError(
-                    f"{self.path.parent} is in use by {self._holders()}",
-                    "",
-                    "wait until it has ended and run the same command again",
-                ) from error
         if not self._shared:
             for stale in self._notes():  # of processes that were killed: whoever has the lock alone is the only holder
                 stale.unlink(missing_ok=True)
@@ -80,6 +80,33 @@ class RunLock:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+    def _locked(self) -> int:
+        """The lock's file, open and locked: that which bears its name, not one that was removed meanwhile with its folder.
+
+        Raises:
+            BlockingIOError: if others hold it.
+        """
+        while True:
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                if fcntl is None:
+                    return fd
+                fcntl.flock(fd, (fcntl.LOCK_SH if self._shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+                if self._is_named(fd):
+                    return fd
+            except OSError as error:
+                if error.errno in _NO_LOCKS:
+                    return fd  # advisory at best: the file system has none, and waiting would be for ever
+                os.close(fd)
+                raise
+            os.close(fd)
+
+    def _is_named(self, fd: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(fd), self.path.stat())
+        except FileNotFoundError:
+            return False
 
     def _notes(self) -> list[Path]:
         return sorted(self.path.parent.glob(f"{self.path.name}-*.json"))

@@ -148,6 +148,21 @@ def tile_bytes(spec: NetworkSpec, core: Ints, itemsize: int) -> int:
     return spec.peak_features(core) * itemsize
 
 
+def input_bytes(colour: str, num_channels: int, itemsize: int) -> int:
+    """Bytes a pixel that reading takes: a third of what three blocks hold, one read, one waiting, one being cut.
+
+    Args:
+        colour: see `ImagePlan`.
+        num_channels: that are read.
+        itemsize: bytes of a number of the source.
+    """
+    stored = max(1, itemsize)
+    if colour != "luminance":
+        return num_channels * stored
+    # of the one being read its three colours, one of them and the sum as float32; of the others the sum
+    return -(-(3 * stored + 16) // 3)
+
+
 def project(
     plan: TilePlan,
     spec: NetworkSpec,

@@ -12,7 +12,7 @@ from unetctl.networks.spec import NetworkSpec
 from unetctl.recipe.schema import Recipe
 from unetctl.runtime.compute import Compute
 from unetctl.runtime.keep import Keep, output_channels, output_dtype, refuse_unfit_keep
-from unetctl.runtime.memory import Projection, format_size, project, refuse_over_budget
+from unetctl.runtime.memory import Projection, format_size, input_bytes, project, refuse_over_budget
 from unetctl.runtime.run_plan import ImagePlan, RunPlan, plan_axes
 from unetctl.sinks.base import OutputImage
 from unetctl.sources.base import ImageInfo, SourceInfo
@@ -129,7 +129,7 @@ def make_plan(
         channels, colour, note = choose_channels(info, recipe, wanted)
         notes += [note] if note else []
         warnings += _scale_warning(info, recipe)
-        cut = _Cut(info, spec, recipe, keep, wishes, compute, budget_bytes, num_weights, max(1, len(channels)))
+        cut = _Cut(info, spec, recipe, keep, wishes, compute, budget_bytes, num_weights, max(1, len(channels)), colour)
         cuts.append((cut, channels, colour))
     # One batch for all: the largest picture's, where most of the work is.
     largest = max((cut for cut, _, _ in cuts), key=lambda cut: prod(cut.info.shape))
@@ -168,8 +168,8 @@ def project_run(plan: RunPlan, source: SourceInfo, num_weights: int) -> Projecti
     recipe, wishes, budget_bytes = plan.typed_recipe(), PlanWishes(), 0
     spec, projections = recipe.network_spec, []
     for image in plan.images:
-        info, num_channels = source.images[image.i_image], max(1, len(image.channels))
-        cut = _Cut(info, spec, recipe, plan.keep, wishes, plan.compute, budget_bytes, num_weights, num_channels)
+        info, num, colour = source.images[image.i_image], max(1, len(image.channels)), image.colour
+        cut = _Cut(info, spec, recipe, plan.keep, wishes, plan.compute, budget_bytes, num_weights, num, colour)
         projections.append(cut.projected(image.tiles, plan.batch))
     return max(projections, key=lambda projection: projection.host)
 
@@ -290,6 +290,7 @@ class _Cut:
     budget_bytes: int
     num_weights: int
     num_channels: int
+    colour: str
 
     def fitting(self, batch: int | None) -> tuple[TilePlan, int, Projection]:
         """The plan with the fewest tiles that fits, its batch, its projection."""
@@ -342,7 +343,7 @@ class _Cut:
                 raise InputError(
                     f"{self.info.name or 'the input'} is {small[0]} pixels wide along one axis",
                     f"more than {self.spec.stride[0]}, or the network cannot mirror inside itself",
-                    "give --set network.border=mirror",
+                    "enlarge it, or leave it out",
                 )
         stride = (1,) * free + self.spec.stride
         halo = [0] * free + list(self.spec.halo)
@@ -391,7 +392,7 @@ class _Cut:
             self.spec,
             batch=batch,
             precision_bytes=numbers,
-            input_bytes=self.num_channels * max(1, np.dtype(self.info.dtype).itemsize),
+            input_bytes=input_bytes(self.colour, self.num_channels, np.dtype(self.info.dtype).itemsize),
             output_bytes=output_channels(self.keep, self.recipe.output.num_channels, self.spec.image_channels)
             * np.dtype(output_dtype(self.keep, self.info.dtype)).itemsize,
             num_weights=self.num_weights,

@@ -64,8 +64,11 @@ def read_channels(source: Source, i_image: int, channels: tuple[int, ...], colou
     if channels != tuple(range(first, last + 1)):
         pixels = pixels[[c - first for c in channels]]
     if colour == "luminance":
-        weights = np.asarray(LUMINANCE, np.float32).reshape(-1, *(1,) * (pixels.ndim - 1))
-        pixels = (pixels[:3].astype(np.float32) * weights).sum(0, keepdims=True, dtype=np.float32)
+        # one channel after the other: all of them as float32 at once would be four times what was read
+        brightness = np.zeros((1, *pixels.shape[1:]), np.float32)
+        for channel, weight in zip(pixels, LUMINANCE, strict=False):
+            brightness[0] += channel * np.float32(weight)
+        pixels = brightness
     return pixels
 
 

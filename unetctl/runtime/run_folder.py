@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from unetctl.errors import InputError, ResourceError, UsageError
+from unetctl.runtime.aside import put_aside
 from unetctl.runtime.journal import BlockRecord, records_by_index
 from unetctl.runtime.locks import is_at_work, maker
 from unetctl.runtime.run_plan import RunPlan
@@ -30,6 +31,9 @@ _ZARR_SUFFIXES = (".zarr",)
 
 #: Whether the store of a finished TIFF stays: for good, until one more export was made of it, or not.
 KeepStore = bool | Literal["export"]
+
+#: Files that `stitch OUT -o NEW` has written, each with size and checksum.
+_EXPORTS = "exports.json"
 
 
 class OutputInTheWayError(UsageError):
@@ -126,6 +130,12 @@ class RunFolder:
         with self._writing():
             if not self.has_plan():
                 self._put_plan(plan)
+        if not self.has_plan():
+            raise OutputInTheWayError(
+                f"{self.path} exists and holds no plan",
+                "a run folder of unetctl",
+                "remove it, give --fresh, or choose another -o",
+            )
 
     def ensure_store(self, plan: RunPlan) -> ZarrSink:
         """The store, made from the plan if there is none; the caller holds the run's lock, shared or alone.
@@ -243,11 +253,7 @@ class RunFolder:
         """
         if self.finished() is None or not self.output.exists() or self.output == self.store_path:
             return None
-        number = 1
-        while (aside := self.output.with_name(f"{self.output.name}.changed-{number}")).exists():
-            number += 1
-        self.output.rename(aside)
-        return aside
+        return put_aside(self.output)
 
     def mark_finished(self, values: dict[str, object]) -> None:
         """Says durably that the output is whole, and how it can be known again."""
@@ -258,6 +264,28 @@ class RunFolder:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+
+    def mark_exported(self, to: Path) -> None:
+        """Notes a further file that the finished store was written to."""
+        values = {**self._exports(), str(to.resolve()): {"num_bytes": to.stat().st_size, "sha256": sha256_of(to)}}
+        path = self.path / _EXPORTS
+        temporary = path.with_name(f".{path.name}.partial-{maker()}")
+        temporary.write_text(json.dumps(values, sort_keys=True))
+        temporary.replace(path)
+
+    def has_exported(self, to: Path) -> bool:
+        """True if that file is as `mark_exported` noted it."""
+        noted = self._exports().get(str(to.resolve()))
+        if noted is None or not to.is_file() or to.stat().st_size != noted["num_bytes"]:
+            return False
+        return bool(sha256_of(to) == noted["sha256"])
+
+    def _exports(self) -> dict[str, dict[str, object]]:
+        try:
+            values: dict[str, dict[str, object]] = json.loads((self.path / _EXPORTS).read_text())
+            return values
+        except (OSError, ValueError):
+            return {}
 
     def finished(self) -> dict[str, object] | None:
         """What `mark_finished` noted; None if the output was never finished."""

@@ -26,6 +26,8 @@ _BAND_BYTES = 4 * 1024 * 1024
 _MAX_KEPT_OPEN = 256
 # Largest piece that is decoded whole where the caller sets no limit: a strip, a chunk, a page.
 DEFAULT_MAX_BYTES = 1 << 30
+#: For who looks at headers alone.
+NO_LIMIT = 1 << 62
 #: `unetctl predict` leaves this folder beside its output, and in it the plan. Named here because a folder of pictures
 #: must not count what was made of it among its pictures.
 RUN_SUFFIX, PLAN_NAME = ".run", "plan.json"

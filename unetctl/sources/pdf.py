@@ -3,7 +3,8 @@
 import threading
 from collections import OrderedDict
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -46,7 +47,9 @@ class PdfPages:
         self._path = path
         self._limit = DEFAULT_MAX_BYTES if max_bytes is None else max_bytes
         self._file = RandomAccessFile(path)
-        self._pdf = _opened(path)
+        # names that are no UTF-8 pikepdf does not take
+        self._stream = None if is_text(path) else Path(path).open("rb")  # noqa: SIM115 - closed with the rest
+        self._pdf = _opened(path, self._stream)
         self._document = PdfiumDocument(path)
         self._lock = threading.Lock()
         self._decoding = tuple(threading.Lock() for _ in range(_NUM_DECODING))
@@ -80,6 +83,8 @@ class PdfPages:
         with self._lock:
             self._held.clear()
             self._pdf.close()
+        if self._stream is not None:
+            self._stream.close()
         self._file.close()
 
     def _laid_out(self, pdf_dpi: float) -> tuple[PdfPage, ...]:
@@ -149,9 +154,18 @@ class PdfPages:
         return np.ascontiguousarray(pixels.transpose(2, 0, 1), np.uint8)
 
 
-def _opened(path: str) -> Any:
+def is_text(path: str) -> bool:
+    """True of a name that is UTF-8; those of old archives are bytes of any kind."""
     try:
-        return pikepdf.open(path, access_mode=pikepdf.AccessMode.stream)
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _opened(path: str, stream: BinaryIO | None) -> Any:
+    try:
+        return pikepdf.open(stream or path, access_mode=pikepdf.AccessMode.stream)
     except pikepdf.PasswordError as error:
         raise InputError(f"{path} is locked by a password", "an open PDF", "save a copy without password") from error
     except Exception as error:

@@ -3,6 +3,7 @@
 import atexit
 import ctypes
 import io
+import os
 import threading
 import weakref
 from typing import Any
@@ -105,7 +106,7 @@ class PdfiumDocument:
         if self._is_over:
             raise self._unreadable(i_page, "it was closed")
         if self._handle is None:
-            handle = pdfium.FPDF_LoadDocument(self._path.encode() + b"\0", None)
+            handle = pdfium.FPDF_LoadDocument(os.fsencode(self._path) + b"\0", None)
             if not handle:
                 raise self._unreadable(i_page, "the document does not open")
             self._handle = handle

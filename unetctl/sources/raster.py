@@ -174,6 +174,8 @@ class RasterSource:
             exif = image.getexif() if self._format != "PNG" or self._has_exif_chunk() else {}
             told = exif.get(_ORIENTATION_TAG, 1)
             orientation = told if told in range(1, 9) else 1
+            if self._format == "JPEG" and image.info.get("jfif_unit") not in (1, 2):
+                image.info.pop("dpi", None)  # where the file says nothing, Pillow says 72
             if "dpi" not in image.info and 282 in exif and 283 in exif:
                 per_cm = exif.get(296) == _CENTIMETRE
                 image.info["dpi"] = tuple(float(exif[code]) * (2.54 if per_cm else 1) for code in (282, 283))

@@ -286,7 +286,14 @@ class _Volumes:
 
             n = self._normalise
             shape = (self._depth, *self._size) if has_z else self._size
-            found = measure(read, shape, low=n.low, high=n.high, max_pixels=n.sample_pixels)
+            try:
+                found = measure(read, shape, low=n.low, high=n.high, max_pixels=n.sample_pixels)
+            except InputError as error:
+                raise InputError(
+                    f"{self._source.info.uri}: {error.seen}",
+                    error.expected,
+                    "leave it out with --exclude or --on-error skip",
+                ) from error
             assert found is not None  # nobody asked it to stop
             self._measured[volume] = found
         return self._measured[volume]

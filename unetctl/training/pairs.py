@@ -254,6 +254,8 @@ def pictures_below(root: Path, tables: list[Path]) -> Iterator[PurePosixPath]:
             f for f in folders if f not in stores and not f.startswith((".", "__")) and not f.endswith(".run")
         )
         for name in sorted(files) + stores:
+            if name == "preview.png" and "preview.html" in files:  # the sheet of an earlier `train --preview`
+                continue
             suffix = PurePosixPath(name).suffix.lower()
             if not name.startswith(".") and suffix in known:
                 yield base / name

@@ -41,6 +41,8 @@ DAMAGED, CLEAN, MASKS = "corrupted_imgs", "src_imgs", "binary_masks"
 
 #: Where no mask says it, pixels that differ by more than this share of white are damaged; JPEG changes less.
 _LEAST_DIFFERENCE = 8 / 255
+#: SSIM looks at windows of so many pixels.
+_LEAST_SCORED_PX = 7
 Pixels = npt.NDArray[Any]
 
 
@@ -191,6 +193,7 @@ def load_pictures(selection: Selection, recipe: Recipe) -> LoadedPictures:
     for i_plane in selection.planes:
         name = pair.name if selection.planes == (0,) else f"{pair.name}[{i_plane}]"
         picture = read_picture(pair.image, i_plane, recipe)
+        _check_extent(pair, picture, recipe)
         pictures.append(picture)
         if not is_damaged(pair):
             # zeros that take no memory: where there is damage is not known before it is made up
@@ -208,6 +211,22 @@ def load_pictures(selection: Selection, recipe: Recipe) -> LoadedPictures:
         any(p.had_alpha for p in pictures),
         tuple(notes),
     )
+
+
+def _check_extent(pair: Pair, picture: "Picture", recipe: Recipe) -> None:
+    """Passes pictures that the network can take, and that can be scored.
+
+    Raises:
+        InputError: for smaller ones.
+    """
+    spec = recipe.network_spec
+    stride = max(spec.stride) if spec.border == "native" and spec.padding == "reflect" else 0
+    least, extent = max(stride, _LEAST_SCORED_PX - 1), picture.pixels.shape[1:]
+    if min(extent) <= least:
+        raise InputError(
+            f"{pair.image} is {extent[1]} x {extent[0]} pixels", f"more than {least} each way",
+            "leave it out with --exclude, or train without it with --on-error skip",
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,11 @@ import hashlib
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 from itertools import combinations
 
 from unetctl.errors import UsageError
 from unetctl.training.pairs import Pair, PairTable, SplitName, natural
+from unetctl.training.split_names import fits, fits_name, parse_entry
 
 SETS: tuple[SplitName, ...] = ("train", "val", "test")
 _Planes = dict[Pair, set[int]]
@@ -177,7 +177,7 @@ def make_split(
         of_user = name == "val" and bool(rules.override_val)
         entries: tuple[str, ...] = rules.override_val if of_user else getattr(rules, name)
         if brings_its_own and not of_user:
-            bare = [e for e in entries if _parse_entry(e)[0] == ""]
+            bare = [e for e in entries if parse_entry(e)[0] == ""]
             entries = tuple(e for e in entries if e not in bare)
             notes += [f"the folders name a split: the rule {name} = {e!r} is passed over" for e in bare]
         if of_user:
@@ -234,16 +234,16 @@ def excluded_pairs(table: PairTable, entries: Sequence[str]) -> list[Pair]:
     """
     excluded: set[Pair] = set()
     for entry in entries:
-        pattern, planes = _parse_entry(entry)
+        pattern, planes = parse_entry(entry)
         if planes is not None:
             raise UsageError(
                 f"--exclude {entry} names planes",
                 "a name, a folder or a glob",
                 "name the planes to keep in [split]",
             )
-        fitting = {p for p in table.pairs if _fits(pattern, p)}
+        fitting = {p for p in table.pairs if fits(pattern, p)}
         # a picture without labels is out anyway, but naming it is no mistake
-        known = any(_fits_name(pattern, p.stem, p.relative_to(table.root).as_posix()) for p in table.unlabelled)
+        known = any(fits_name(pattern, p.stem, p.relative_to(table.root).as_posix()) for p in table.unlabelled)
         if not fitting and not known:
             raise UsageError(
                 f"--exclude {entry} fits none of the {len(table)} pairs",
@@ -262,9 +262,9 @@ def excluded_pairs(table: PairTable, entries: Sequence[str]) -> list[Pair]:
 
 def _refuse_excluded(entries: Sequence[str], excluded: Sequence[Pair], sizes: Iterable[Pair]) -> None:
     for entry in entries:
-        pattern, _ = _parse_entry(entry)
-        out = [pair.name for pair in excluded if pattern and _fits(pattern, pair)]
-        if out and not any(_fits(pattern, pair) for pair in sizes):
+        pattern, _ = parse_entry(entry)
+        out = [pair.name for pair in excluded if pattern and fits(pattern, pair)]
+        if out and not any(fits(pattern, pair) for pair in sizes):
             raise UsageError(
                 f"--val {entry} fits only what --exclude leaves out ({', '.join(out[:3])}{' ...' if out[3:] else ''})",
                 "pictures that are not excluded",
@@ -287,7 +287,7 @@ def _named(
 ) -> _Planes:
     chosen: _Planes = {}
     for entry in entries:
-        pattern, planes = _parse_entry(entry)
+        pattern, planes = parse_entry(entry)
         units: list[_Unit] = []
         if pattern == "" and planes is not None:
             # the annotated volumes of the training data are meant, not one that lies in a folder test/
@@ -295,7 +295,7 @@ def _named(
                 units += [(p, i) for p, i in volume[planes] if p in sizes and p.split in (None, "train", name)]
         else:
             for pair, size in sizes.items():
-                if _fits(pattern, pair):
+                if fits(pattern, pair):
                     units += [(pair, i) for i in range(size)[planes or slice(None)]]
         for pair, i_plane in units:
             chosen.setdefault(pair, set()).add(i_plane)
@@ -363,40 +363,6 @@ def _hold_out(sets: dict[str, _Planes], volumes: list[list[_Unit]], share: float
 
 def _count(units: Sequence[_Unit]) -> str:
     return "1 plane is" if len(units) == 1 else f"{len(units)} planes are"
-
-
-def _parse_entry(entry: str) -> tuple[str, slice | None]:
-    """(pattern, planes): pattern "" for a bare range."""
-    found = re.fullmatch(r"(.*)\[(-?\d*):(-?\d*)\]|(-?\d*):(-?\d*)", entry)
-    if found is None:
-        if not entry.strip():
-            raise UsageError("an empty entry in [split]", 'a name, a folder, a glob or planes such as "0:22"')
-        return entry, None
-    pattern, start, stop = (
-        found.group(1) or "",
-        *(found.group(2, 3) if found.group(1) is not None else found.group(4, 5)),
-    )
-    if found.group(1) == "":
-        raise UsageError(f"the entry {entry!r} has planes but no name", '"name[0:22]" or "0:22"')
-    return pattern, slice(int(start) if start else None, int(stop) if stop else None)
-
-
-def _fits(pattern: str, pair: Pair) -> bool:
-    relative = f"{pair.folder}/{pair.image.name}".removeprefix("./")
-    return _fits_name(pattern, pair.name.rsplit("/", 1)[-1], pair.name) or _fits_name(
-        pattern, pair.image.name, relative
-    )
-
-
-def _fits_name(pattern: str, stem: str, path: str) -> bool:
-    pattern = pattern.removeprefix("./").rstrip("/")
-    if ".." in pattern:
-        first, _, last = pattern.partition("..")
-        name = path if "/" in pattern else stem
-        return (not first or natural(first) <= natural(name)) and (not last or natural(name) <= natural(last))
-    if "/" in pattern:
-        return fnmatchcase(path, pattern) or fnmatchcase(path, pattern + "/*")
-    return fnmatchcase(stem, pattern) or pattern in path.split("/")
 
 
 def _runs(planes: Sequence[int]) -> str:

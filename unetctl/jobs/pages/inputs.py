@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from unetctl.errors import InputError, UsageError
 from unetctl.jobs.outputs import output_names
+from unetctl.runtime.events import Listener, Note, nobody
 from unetctl.sources.files import RUN_SUFFIX, is_own_output
 from unetctl.sources.page_files import PAGE_EXTENSIONS, find_pages
 from unetctl.sources.slices import natural_key
@@ -69,7 +70,12 @@ def listed_inputs(data: bytes) -> list[str]:
 
 
 def page_sets(
-    inputs: Sequence[str], task: str, output: Path | None = None, *, recursive: bool = False
+    inputs: Sequence[str],
+    task: str,
+    output: Path | None = None,
+    *,
+    recursive: bool = False,
+    emit: Listener = nobody,
 ) -> list[PageSet]:
     """Sorts inputs into sets: one a folder, and one for all loose files.
 
@@ -83,6 +89,7 @@ def page_sets(
         task: name.
         output: see above.
         recursive: folders inside folders too.
+        emit: hears of folders without pages, which are passed over where other inputs have some.
 
     Raises:
         InputError: if there is nothing there.
@@ -96,14 +103,21 @@ def page_sets(
         return [_single(folders[0], task, output)]
     # With -o, folders of one name would meet in it; without, in the working directory.
     names = output_names([str(folder.resolve()) for folder in folders])
-    sets = []
+    sets, empty = [], []
     for folder, name in zip(folders, names, strict=True):
         place = Path(f"{name or 'pages'}-{task}")
         if output is not None:
             place = output if not files and len(folders) == 1 else output / name
-        sets.append(_of_folder(folder, place, recursive))
+        try:
+            sets.append(_of_folder(folder, place, recursive))
+        except EmptyFolderError as error:
+            empty.append(error)  # of a night on which nothing was scanned, say: the others are worked on
     if files:
         sets.append(_loose(files, task, output))
+    if not sets:
+        raise empty[0]
+    for nothing in empty:
+        emit(Note(f"{nothing.seen}: passed over", "warning"))
     return sets
 
 
@@ -128,6 +142,10 @@ def _sorted_inputs(inputs: Sequence[str]) -> tuple[list[Path], list[Path]]:
     return list(folders.values()), list(files.values())
 
 
+class EmptyFolderError(InputError):
+    """A folder without pages."""
+
+
 def _of_folder(folder: Path, place: Path, recursive: bool) -> PageSet:
     if place.suffix.lower() in KIND_OF_SUFFIX and not place.is_dir():
         raise UsageError(f"-o {place} for the folder {folder}", "the name of a folder", f"-o {place.with_suffix('')}")
@@ -140,7 +158,7 @@ def _of_folder(folder: Path, place: Path, recursive: bool) -> PageSet:
     found = find_pages(folder, recursive)
     if not found:
         has_folders = not recursive and any(p.is_dir() and not is_own_output(p) for p in folder.iterdir())
-        raise InputError(
+        raise EmptyFolderError(
             f"{folder} holds no pages",
             "pictures, TIFFs or PDFs",
             "its folders are not looked into; --recursive looks into them" if has_folders else "",

@@ -157,7 +157,7 @@ def _sets(
     inputs: Sequence[str], task: ResolvedTask, options: PredictOptions, page_options: PageOptions, emit: Listener
 ) -> list[PageSet]:
     sets = []
-    for pages in page_sets(inputs, task.name, options.output, recursive=page_options.recursive):
+    for pages in page_sets(inputs, task.name, options.output, recursive=page_options.recursive, emit=emit):
         if pages.is_single:
             sets.append(pages)
             continue

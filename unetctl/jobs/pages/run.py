@@ -24,7 +24,7 @@ from unetctl.jobs.pages.results import FileResult, PageStyle
 from unetctl.jobs.pages.settings import PageSettings, differences, from_values, new_settings, refuse_unfit
 from unetctl.jobs.pages.shares import Shares
 from unetctl.jobs.pages.targets import Targets, refuse_kind
-from unetctl.jobs.pages.upkeep import start_over, sweep
+from unetctl.jobs.pages.upkeep import keep_changed, start_over, sweep
 from unetctl.jobs.tasks import ResolvedTask
 from unetctl.networks.network import Network
 from unetctl.objects.rule import LabelRule
@@ -92,7 +92,7 @@ class PageRun:
         asked = new_settings(self.task, self.network, options, self.page_options, self._shares)
         refuse_kind(asked.values["keep"], self.pages.kind or self.page_options.format)
         if options.fresh:
-            start_over(self.pages)
+            start_over(self.pages, self.emit)
         found = from_values(ledgers.begin(self.pages, asked.values))
         differing = differences(asked, found, options)
         if differing:
@@ -272,6 +272,8 @@ class PageRun:
         opened, file, records = result.opened, result.opened.file, self._ledger.records
         output = result.target.relative_to(self.pages.place).as_posix()
         before = records.get(file.name)
+        if before is not None:
+            keep_changed(self.pages, before, self.emit)
         try:
             # So that an output whose process is killed before it says so is known to be ours.
             self._ledger.mark(PageRecord(file.name, BEGUN, output=output))
@@ -314,9 +316,14 @@ class PageRun:
         report = failed_report(str(file.path), error)
         before = self._ledger.records.get(file.name)
         # The output of its former content, if any, stays ours.
-        output = before.output if before is not None else ""
+        of_former = (before.output, before.num_bytes, before.sha256) if before is not None else ("", 0, "")
+        output, num_bytes, sha256 = of_former
         code = int(report.details["exit_code"])
-        self._ledger.mark(PageRecord(file.name, FAILED, output=output, error=report.error, exit_code=code))
+        self._ledger.mark(
+            PageRecord(
+                file.name, FAILED, output=output, num_bytes=num_bytes, sha256=sha256, error=report.error, exit_code=code,
+            )
+        )  # fmt: skip
         if self.pages.is_single or self.on_error == "abort":
             raise error
         self._settle(report, tell=True)

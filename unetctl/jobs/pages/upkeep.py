@@ -9,7 +9,10 @@ from unetctl.errors import UsageError
 from unetctl.jobs.pages.feed import stat_of
 from unetctl.jobs.pages.inputs import PageSet
 from unetctl.jobs.pages.ledger import BEGUN, DONE, PageRecord, is_page_run, read_ledger
+from unetctl.runtime.aside import put_aside, told
+from unetctl.runtime.events import Listener, Note
 from unetctl.runtime.locks import RunLock
+from unetctl.sinks.disk import sha256_of
 from unetctl.sinks.pages import remove_leftovers
 
 
@@ -44,8 +47,22 @@ def sweep(pages: PageSet, records: Iterable[PageRecord]) -> int:
     return len(left)
 
 
-def start_over(pages: PageSet) -> None:
-    """Removes a run and all that it has made.
+def keep_changed(pages: PageSet, record: PageRecord, emit: Listener) -> None:
+    """Puts a finished output aside that somebody has changed since, and says so; leaves it if it is as it was written.
+
+    Args:
+        pages: whose output it is.
+        record: the last word on its file; without a checksum nothing is known of the output.
+    """
+    path = pages.place / record.output
+    if not record.sha256 or not path.is_file():
+        return
+    if path.stat().st_size != record.num_bytes or sha256_of(path) != record.sha256:
+        emit(Note(told(path, put_aside(path)), "warning"))
+
+
+def start_over(pages: PageSet, emit: Listener) -> None:
+    """Removes a run and all that it has made, but for what somebody has changed since.
 
     Raises:
         BusyError: if others work on it.
@@ -60,6 +77,7 @@ def start_over(pages: PageSet) -> None:
     with RunLock(run, shared=False, who="start over"):
         for record in read_ledger(run):
             if record.output:
+                keep_changed(pages, record, emit)
                 (pages.place / record.output).unlink(missing_ok=True)
         shutil.rmtree(doomed, ignore_errors=True)
         run.rename(doomed)
