@@ -301,6 +301,8 @@ def test_the_store_is_kept_on_request_and_can_be_exported_again(run):
     stitch("out.ome.tif", to="again.ome.tif")
     assert Path("again.ome.tif").read_bytes() == Path(report.output).read_bytes()
     assert Path("out.ome.tif.run/store.zarr").is_dir()
+    assert stitch("out.ome.tif", to="again.ome.tif").status == "nothing-new"
+    Path("again.ome.tif").write_bytes(b"of somebody else")
     with pytest.raises(UsageError, match="exists"):
         stitch("out.ome.tif", to="again.ome.tif")
     run("in.npy", axes="zyx", output="plain.ome.tif")

@@ -14,7 +14,9 @@ import pytest
 import tifffile
 import zarr
 from PIL import Image
+from typer.testing import CliRunner
 
+from unetctl.cli.app import app
 from unetctl.errors import InputError, ResourceError, Stopped, UsageError
 from unetctl.jobs.api import dry_run, predict, stitch
 from unetctl.jobs.corpus import predict_all
@@ -264,3 +266,18 @@ def test_the_store_that_an_export_waits_for_goes_with_the_next_stitch(
     stitch("out.ome.tif", to="x.ome.tif")
     assert Path("x.ome.tif").read_bytes() == Path("out.ome.tif").read_bytes()
     assert not Path("out.ome.tif.run/store.zarr").exists()
+
+
+def test_a_dry_run_plans_the_good_ones_beside_a_broken_one(tmp_path, monkeypatch, tiny_weights):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "c"):
+        np.save(f"{name}.npy", np.zeros((1, 40, 50), np.uint8))
+    Path("b.npy").write_bytes(Path("a.npy").read_bytes()[:60])
+    words = ["predict", "a.npy", "b.npy", "c.npy", "--task", str(tiny_weights), "--axes", "zyx", "--dry-run"]
+    told = CliRunner().invoke(app, words)
+    assert told.exit_code == 3, told.output
+    assert "a-" in told.stdout
+    assert "c-" in told.stdout
+    assert "b.npy" in told.stderr
+    assert CliRunner().invoke(app, [*words, "--on-error", "abort"]).exit_code == 4
+    assert CliRunner().invoke(app, ["predict", "b.npy", *words[4:]]).exit_code == 4

@@ -13,6 +13,7 @@ from unetctl.errors import InputError, UsageError
 if TYPE_CHECKING:
     from unetctl.jobs.pages.options import PageOptions
     from unetctl.jobs.predict import PredictOptions
+    from unetctl.runtime.report import RunReport
 
 
 def predict(
@@ -106,7 +107,7 @@ def predict(
         page_options = PageOptions(recursive, format_, pdf_dpi, checksums, pages)
         overrides = tuple(set_ or ())
         if dry_run:
-            _print_plans(named, task, options, page_options, overrides, weights, current)
+            _print_plans(named, task, options, page_options, overrides, weights, on_error, current)
             return
         from unetctl.jobs.corpus import predict_all
 
@@ -173,19 +174,28 @@ def _print_plans(
     page_options: "PageOptions",
     overrides: tuple[str, ...],
     weights: str | None,
+    on_error: str,
     current: Session,
 ) -> None:
     """The plans are what was asked for: they go to stdout."""
     from unetctl.jobs.corpus import dry_run
 
     console = current.console
-    for i, summary in enumerate(
-        dry_run(
-            inputs, task, options, overrides=overrides, weights=weights, page_options=page_options, emit=console.emit
-        )
-    ):
+    failed: list[str] = []
+
+    def note(report: "RunReport") -> None:
+        failed.append(report.input)
+        console.say(f"{report.input}: {report.error}", "error", exit_code=report.details.get("exit_code", 1))
+
+    plans = dry_run(
+        inputs, task, options, overrides=overrides, weights=weights, page_options=page_options, on_error=on_error,
+        emit=console.emit, on_failed=note,
+    )  # fmt: skip
+    for i, summary in enumerate(plans):
         if console.talk.as_json:
             console.json(summary.to_dict())
             continue
         for line in ([""] if i else []) + summary.lines():
             console.data(line)
+    if failed:  # as the run would leave
+        current.exit_code = 3

@@ -141,9 +141,16 @@ def dry_run(
     weights: str | None = None,
     warm_up: bool = True,
     page_options: PageOptions | None = None,
+    on_error: str = "abort",
     emit: Listener = nobody,
+    on_failed: Callable[[RunReport], None] = lambda report: None,
 ) -> Sequence[PlanSummary | PagesPlan]:
     """Plans every input without computing anything; writes nothing.
+
+    Args:
+        inputs, task, options, overrides, weights, page_options, on_error, emit: see `predict_all`.
+        warm_up: measure how fast the network is here, for the time that the run will take.
+        on_failed: hears of each of several volumes that a run would have to leave out.
 
     Raises:
         UnetctlError: what a run would raise before it begins.
@@ -159,7 +166,13 @@ def dry_run(
     chosen = _chosen(inputs, options, emit)
     places = InputPlaces([path for path, _ in chosen])
     for path, own in chosen:
-        prediction = plan_prediction(path, resolved, own, network, places)
+        try:
+            prediction = plan_prediction(path, resolved, own, network, places)
+        except UnetctlError as error:
+            if len(chosen) == 1 or on_error == "abort":
+                raise
+            on_failed(failed_report(path, error))
+            continue
         try:
             summaries.append(summarise(prediction, network, warm_up=warm_up))
         finally:
