@@ -25,6 +25,8 @@ _NAME = 27.0  # width of the vertical axis' name and of what keeps ticks from it
 _MOST_DECIMALS = 12
 _NUM_DOTS = 40  # lines with more points are drawn without dots
 _LOG_FROM = 20.0  # ratio of largest to smallest from which a logarithmic axis shows more
+#: Values that differ by less than this share of their size are one: floats between them hold no ticks.
+_LEAST_RANGE = 1e-12
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ def linear_ticks(low: float, high: float, num: int = 5, is_whole: bool = False) 
         num: wished for, at least 2; the result has 2 to 2 * num + 2.
         is_whole: only whole numbers, for counts.
     """
-    if high <= low:
+    if high - low <= _LEAST_RANGE * max(abs(low), abs(high)):
         reach = max(abs(low) * 0.05, 1.0 if is_whole or low == 0 else 0.0)
         low, high = low - reach, high + reach
     raw = (high - low) / (num - 1)
